@@ -15,12 +15,17 @@ impl Namespaces {
     pub const PID: Self = Self(libc::CLONE_NEWPID as u64);
     pub const NET: Self = Self(libc::CLONE_NEWNET as u64);
     pub const IPC: Self = Self(libc::CLONE_NEWIPC as u64);
+    pub const CGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
     pub const UTS: Self = Self(libc::CLONE_NEWUTS as u64);
 
     /// Both these and those.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    pub(crate) const fn bits(self) -> u64 {
+        self.0
     }
 }
 

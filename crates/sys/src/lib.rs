@@ -5,16 +5,18 @@
 
 mod clone;
 mod close_range;
-mod descriptor;
 mod exec;
+mod landlock_abi;
 mod mount_setattr;
 mod seccomp;
 mod signal;
+mod unshare;
 
 pub use clone::{Birth, CloneError, Namespaces, Side, clone3};
 pub use close_range::{close_all_but, close_on_exec_from};
-pub use descriptor::inherited;
 pub use exec::{exec, exit};
+pub use landlock_abi::landlock_abi;
 pub use mount_setattr::{MountAttributes, Reach, map_owner, restrict_mount};
 pub use seccomp::{Instruction, MAX_INSTRUCTIONS, install_filter};
 pub use signal::{child_signals, restore_signals};
+pub use unshare::unshare;

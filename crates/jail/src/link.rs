@@ -1,0 +1,183 @@
+//! The connection to one launcher: requests out, replies back to who asked.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use launch::message::{Fault, Offers, Preparation, Reply, Request, Spec};
+use launch::wire::{self, Packet};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::program;
+
+/// A reply and the pidfd that came with it.
+type Answer = Result<(u32, Option<launch::cgroup::Place>, OwnedFd), Fault>;
+
+/// A live launcher. Dropping it ends the launcher, and with it every jail.
+#[derive(Debug)]
+pub(crate) struct Link {
+    socket: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Mutex<Waiting>>,
+    pub(crate) offers: Offers,
+    process: Mutex<Option<Child>>,
+    _replies: JoinSet<()>,
+}
+
+/// Who waits for which jail; `None` once the launcher has gone.
+type Waiting = Option<HashMap<u64, oneshot::Sender<Answer>>>;
+
+/// Why a launcher could not be had, or did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("could not start the launcher")]
+    Start(#[source] io::Error),
+    #[error("this machine cannot make jails: {0}")]
+    Unfit(#[source] Fault),
+    #[error("the launcher ended before it was ready")]
+    EndedEarly,
+    #[error("could not speak to the launcher")]
+    Speak(#[source] io::Error),
+    #[error("the launcher has gone")]
+    Gone,
+}
+
+impl Link {
+    /// Starts a launcher and waits until it is ready.
+    pub(crate) async fn start(program: &Path, preparation: Preparation) -> Result<Self, LinkError> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )
+        .map_err(|error| LinkError::Start(error.into()))?;
+        let process = start_process(program, theirs).map_err(LinkError::Start)?;
+        let socket = watched(ours).map_err(LinkError::Start)?;
+        send(&socket, &Request::Prepare(preparation), &[]).await.map_err(LinkError::Speak)?;
+        let offers = match receive::<Reply>(&socket).await.map_err(LinkError::Speak)? {
+            Some((Reply::Prepared(offers), _)) => offers,
+            Some((Reply::Unfit(fault), _)) => return Err(LinkError::Unfit(fault)),
+            Some(_) | None => return Err(LinkError::EndedEarly),
+        };
+        let socket = Arc::new(socket);
+        let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let mut replies = JoinSet::new();
+        replies.spawn(deliver(Arc::clone(&socket), Arc::clone(&waiting)));
+        let process = Mutex::new(Some(process));
+        Ok(Self { socket, waiting, offers, process, _replies: replies })
+    }
+
+    /// Asks for a jail.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the caller goes away, a jail that was asked for is born, finds its report socket closed,
+    /// and ends.
+    pub(crate) async fn ask(&self, spec: Spec, descriptors: &[BorrowedFd<'_>]) -> Result<Answer, LinkError> {
+        let (answer, answered) = oneshot::channel();
+        let jail = spec.jail;
+        lock(&self.waiting).as_mut().ok_or(LinkError::Gone)?.insert(jail, answer);
+        if let Err(error) = send(&self.socket, &Request::Start(Box::new(spec)), descriptors).await {
+            if let Some(waiting) = lock(&self.waiting).as_mut() {
+                waiting.remove(&jail);
+            }
+            return Err(LinkError::Speak(error));
+        }
+        answered.await.map_err(|_| LinkError::Gone)
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        lock(&self.waiting).is_some()
+    }
+
+    /// Takes the launcher's process, to wait for it.
+    pub(crate) fn take_process(&self) -> Option<Child> {
+        lock(&self.process).take()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // The launcher sees its socket closed and ends all jails. It is reaped here if it is quick,
+        // by whoever is our parent's init if not: an engine that wants to see it end shuts down.
+        if let Some(mut process) = self.take_process() {
+            drop(process.try_wait());
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is where the launcher itself is started")]
+fn start_process(program: &Path, socket: OwnedFd) -> io::Result<Child> {
+    use std::os::fd::AsRawFd as _;
+    let copy = program::sealed_copy(program)?;
+    // The launcher's end is blocking: it has nothing else to do.
+    rustix::io::ioctl_fionbio(&socket, false)?;
+    Command::new(format!("/proc/self/fd/{}", copy.as_raw_fd()))
+        .arg0(launch::Role::name())
+        // No secret of ours is in its environment, and so in none of its children's memory.
+        .env_clear()
+        .current_dir("/")
+        .stdin(socket)
+        .stdout(Stdio::null())
+        .spawn()
+}
+
+/// Hands each reply to who waits for it, until the launcher goes.
+async fn deliver(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
+    while let Ok(Some((reply, mut descriptors))) = receive::<Reply>(&socket).await {
+        let (jail, answer) = match reply {
+            Reply::Born { jail, pid, place } if !descriptors.is_empty() => {
+                (jail, Ok((pid, place, descriptors.remove(0))))
+            }
+            Reply::Refused { jail, fault } => (jail, Err(fault)),
+            other => {
+                tracing::error!(?other, "the launcher said something unexpected");
+                break;
+            }
+        };
+        let asker = lock(&waiting).as_mut().and_then(|waiting| waiting.remove(&jail));
+        // Nobody waits any more: the pidfd is dropped, and the jail ends by its closed socket.
+        if let Some(asker) = asker {
+            drop(asker.send(answer));
+        }
+    }
+    tracing::debug!("the launcher has gone");
+    *lock(&waiting) = None;
+}
+
+pub(crate) async fn send(
+    socket: &AsyncFd<OwnedFd>,
+    message: &impl serde::Serialize,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let packet = Packet::new(message)?;
+    let attempt = |fd: &OwnedFd| packet.send(fd, descriptors).map_err(io::Error::from);
+    socket.async_io(Interest::WRITABLE, attempt).await
+}
+
+pub(crate) async fn receive<M: serde::de::DeserializeOwned>(
+    socket: &AsyncFd<OwnedFd>,
+) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    socket.async_io(Interest::READABLE, |fd| wire::receive(fd.as_fd())).await
+}
+
+/// Watches a descriptor of ours.
+#[expect(
+    deprecated,
+    reason = "unsound only for types whose descriptor may change while watched; an OwnedFd's cannot"
+)]
+pub(crate) fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::new(descriptor)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

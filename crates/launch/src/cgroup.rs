@@ -1,0 +1,145 @@
+//! Control groups: limits that hold before the command runs, and what it used.
+//!
+//! Two drivers give the same limits. v2 is the target; where the controllers are still on v1 (the
+//! hybrid layout), the v1 driver does the same with one directory a controller. Groups are made
+//! only below `agentjail/<instance>` in the launcher's own group, and removed when their jail ends.
+
+mod layout;
+mod statistics;
+mod v1;
+mod v2;
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use statistics::{Statistics, statistics};
+
+use crate::message::{At as _, Fault, Limits};
+
+/// The directory that holds all our groups.
+pub const PARENT: &str = "agentjail";
+
+/// Where a jail's group is, by what is counted there. On v2 all are the same directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub version: Version,
+    pub memory: Option<PathBuf>,
+    pub cpu: Option<PathBuf>,
+    pub pids: Option<PathBuf>,
+    pub io: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Version {
+    V1,
+    V2,
+}
+
+/// Which limits a driver can set.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Controllers {
+    pub(crate) memory: bool,
+    pub(crate) cpu: bool,
+    pub(crate) pids: bool,
+}
+
+/// One way of making groups.
+pub(crate) trait Driver: fmt::Debug {
+    fn name(&self) -> &'static str;
+
+    fn controllers(&self) -> Controllers;
+
+    /// Makes an empty group with limits in force.
+    fn create(&self, name: &str, limits: &Limits) -> Result<Group, Fault>;
+
+    /// Removes what was made for all jails together.
+    fn remove(&self);
+}
+
+/// How a process gets into a group.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    /// By writing itself into each of these files. A thread that moves itself takes no lock that
+    /// all forks of the machine wait for, unlike one that is moved.
+    Files(Vec<OwnedFd>),
+    /// By being born there.
+    Birth(OwnedFd),
+}
+
+/// A jail's group. Its owner removes it once nothing runs in it.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) entry: Entry,
+    pub(crate) place: Place,
+    /// As this process reaches them; [`Place`] has the paths of the host.
+    directories: Vec<PathBuf>,
+}
+
+impl Group {
+    /// Removes the group. Fails while the kernel still counts a process in it.
+    pub(crate) fn remove(&mut self) -> bool {
+        self.directories.retain(|directory| fs::remove_dir(directory).is_err() && directory.exists());
+        self.directories.is_empty()
+    }
+}
+
+/// Finds the driver for this machine, or says why there is none.
+///
+/// `root` is where the host's root is seen from here.
+pub(crate) fn detect(root: &Path, instance: &str, server_pid: u32) -> Result<Box<dyn Driver>, Fault> {
+    let layout = layout::read(root).at("read the cgroup layout")?;
+    if layout.v1.contains_key("memory") || layout.v2.is_none() {
+        return Ok(Box::new(v1::V1::new(root, &layout, instance)?));
+    }
+    Ok(Box::new(v2::V2::new(root, &layout, instance, server_pid)?))
+}
+
+/// Writes one value into a control file.
+fn write(directory: &Path, file: &str, value: impl fmt::Display) -> Result<(), Fault> {
+    let path = directory.join(file);
+    File::options()
+        .write(true)
+        .open(&path)
+        .and_then(|mut opened| opened.write_all(value.to_string().as_bytes()))
+        .at(format!("write {value} to {}", path.display()))
+}
+
+/// The removal of an instance's directory and, if it was the last, of the parent.
+fn remove_instance(directory: &Path) {
+    // Either may have other users: another server's instances, or a group not yet empty.
+    drop(fs::remove_dir(directory));
+    if let Some(parent) = directory.parent() {
+        drop(fs::remove_dir(parent));
+    }
+}
+
+/// Removes the groups that launchers of former servers left behind when everything was killed at
+/// once. `alive` tells whether an instance is still in use.
+///
+/// Only empty groups can be removed, so a wrong answer of `alive` ends nothing.
+pub fn sweep(root: &Path, alive: impl Fn(&str) -> bool) {
+    let Ok(layout) = layout::read(root) else { return };
+    for own in layout.v1.values().chain(&layout.v2) {
+        let parent = layout::below(root, own).join(PARENT);
+        for instance in children(&parent) {
+            if alive(&instance.file_name().unwrap_or_default().to_string_lossy()) {
+                continue;
+            }
+            for group in children(&instance) {
+                drop(fs::remove_dir(group));
+            }
+            drop(fs::remove_dir(instance));
+        }
+        drop(fs::remove_dir(parent));
+    }
+}
+
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+}

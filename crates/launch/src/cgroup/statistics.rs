@@ -1,0 +1,98 @@
+//! What a jail used, read from its group.
+
+use std::fs;
+use std::path::Path;
+
+use super::{Place, Version};
+
+/// What a jail used so far. Zero where nothing is counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    pub memory_peak_bytes: u64,
+    pub memory_current_bytes: u64,
+    pub cpu_usage_usec: u64,
+    pub io_read_bytes: u64,
+    pub io_write_bytes: u64,
+    pub pids_current: u64,
+    /// Processes the kernel killed because the memory limit was reached.
+    pub oom_kills: u64,
+}
+
+/// Reads a group's counters.
+pub fn statistics(place: &Place) -> Statistics {
+    match place.version {
+        Version::V1 => v1(place),
+        Version::V2 => place.memory.as_deref().map(v2).unwrap_or_default(),
+    }
+}
+
+fn v1(place: &Place) -> Statistics {
+    let at = |directory: &Option<_>, file: &str| {
+        directory.as_deref().map(|directory| read(directory, file)).unwrap_or_default()
+    };
+    let io = at(&place.io, "blkio.throttle.io_service_bytes");
+    Statistics {
+        memory_peak_bytes: number(&at(&place.memory, "memory.max_usage_in_bytes")),
+        memory_current_bytes: number(&at(&place.memory, "memory.usage_in_bytes")),
+        cpu_usage_usec: number(&at(&place.cpu, "cpuacct.usage")) / 1000,
+        io_read_bytes: sum_v1(&io, "Read"),
+        io_write_bytes: sum_v1(&io, "Write"),
+        pids_current: number(&at(&place.pids, "pids.current")),
+        oom_kills: field(&at(&place.memory, "memory.oom_control"), "oom_kill"),
+    }
+}
+
+fn v2(directory: &Path) -> Statistics {
+    let io = read(directory, "io.stat");
+    Statistics {
+        memory_peak_bytes: number(&read(directory, "memory.peak")),
+        memory_current_bytes: number(&read(directory, "memory.current")),
+        cpu_usage_usec: field(&read(directory, "cpu.stat"), "usage_usec"),
+        io_read_bytes: sum_v2(&io, "rbytes="),
+        io_write_bytes: sum_v2(&io, "wbytes="),
+        pids_current: number(&read(directory, "pids.current")),
+        oom_kills: field(&read(directory, "memory.events"), "oom_kill"),
+    }
+}
+
+fn read(directory: &Path, file: &str) -> String {
+    fs::read_to_string(directory.join(file)).unwrap_or_default()
+}
+
+fn number(text: &str) -> u64 {
+    text.trim().parse().unwrap_or_default()
+}
+
+/// The number behind `name` in lines of the form `name 17`.
+fn field(text: &str, name: &str) -> u64 {
+    let value = |line: &str| number(line.strip_prefix(name)?.strip_prefix(' ')?).into();
+    text.lines().find_map(value).unwrap_or_default()
+}
+
+/// Adds up lines of the form `8:0 Read 17`.
+fn sum_v1(text: &str, operation: &str) -> u64 {
+    let of_line = |line: &str| {
+        let mut words = line.split(' ').skip(1);
+        (words.next()? == operation).then(|| number(words.next().unwrap_or_default()))
+    };
+    text.lines().filter_map(of_line).sum()
+}
+
+/// Adds up words of the form `rbytes=17`.
+fn sum_v2(text: &str, key: &str) -> u64 {
+    text.split_whitespace().filter_map(|word| word.strip_prefix(key)).map(number).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_files_are_read() {
+        assert_eq!(field("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", "oom_kill"), 2);
+        assert_eq!(field("usage_usec 77\nuser_usec 7\n", "usage_usec"), 77);
+        assert_eq!(sum_v1("8:0 Read 5\n8:0 Write 7\n9:0 Read 1\nTotal 13\n", "Read"), 6);
+        assert_eq!(sum_v2("8:0 rbytes=5 wbytes=7\n9:0 rbytes=1 wbytes=0\n", "rbytes="), 6);
+        assert_eq!(number("max\n"), 0);
+    }
+}

@@ -1,0 +1,164 @@
+//! The jail's file system: the shared template, and on top of it what is this jail's own.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::{Seek as _, copy};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use rustix::fs::CWD;
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_bind_recursive, move_mount,
+    open_tree,
+};
+use sys::{MountAttributes, Reach, restrict_mount};
+
+use super::file;
+use crate::message::{Access, At as _, Fault, Spec, Tree};
+use crate::template::{self, JAIL, NEW_ROOT};
+
+/// Size of `/dev/shm`, and of the home directory: memory, which the jail's limit counts.
+const SHARED_MEMORY_BYTES: u64 = 64 << 20;
+const HOME_BYTES: u64 = 256 << 20;
+
+/// What an unprivileged process may still see of the machine in `/proc`, and must not.
+const MASKED_FILES: [&str; 13] = [
+    "config.gz", "iomem", "ioports", "kallsyms", "kcore", "key-users", "keys", "kmsg", "latency_stats",
+    "sched_debug", "sysrq-trigger", "timer_list", "vmallocinfo",
+];
+const MASKED_DIRECTORIES: [&str; 6] = ["acpi", "bus", "driver", "irq", "scsi", "fs"];
+
+/// Mounts everything and pivots into it.
+pub(super) fn build(
+    spec: &Spec,
+    trees: Vec<OwnedFd>,
+    code: Option<OwnedFd>,
+) -> Result<(), Fault> {
+    mount_bind_recursive(JAIL, NEW_ROOT).at("bind the template")?;
+    proc()?;
+    let pts = c"newinstance,ptmxmode=0666,mode=620,max=64";
+    let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount("devpts", format!("{NEW_ROOT}/dev/pts"), "devpts", quiet, pts).at("mount /dev/pts")?;
+    tmpfs("dev/shm", SHARED_MEMORY_BYTES, 0o1777, MountFlags::NOEXEC)?;
+    tmpfs("tmp", spec.limits.tmp_bytes, 0o1777, MountFlags::NOEXEC)?;
+    tmpfs("home/agent", HOME_BYTES, 0o700, MountFlags::empty())?;
+    let mut trees = trees.into_iter();
+    place("workspace", &spec.workspace, &mut trees)?;
+    place("output", &spec.output, &mut trees)?;
+    flavors(spec, trees)?;
+    if let (Some(name), Some(code)) = (&spec.code, code) {
+        write_code(name, code)?;
+    }
+    if let Tree::Fresh { access: Access::ReadOnly, .. } = spec.workspace {
+        close("workspace")?;
+    }
+    template::pivot(NEW_ROOT)?;
+    rustix::process::chdir("/workspace").at("enter /workspace")
+}
+
+/// A `/proc` of this PID namespace, without what is the machine's.
+fn proc() -> Result<(), Fault> {
+    let target = format!("{NEW_ROOT}/proc");
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    if mount("proc", &target, "proc", flags, c"hidepid=invisible").is_err() {
+        // Where the machine's own /proc is partly covered (inside a container), the kernel gives
+        // out none that would show more. One with processes only shows less than ours.
+        return mount("proc", &target, "proc", flags, c"hidepid=invisible,subset=pid")
+            .at("mount /proc");
+    }
+    no_new_namespaces()?;
+    read_only(&format!("{target}/sys"))?;
+    for name in MASKED_FILES {
+        cover(&format!("{target}/{name}"), |masked| mount_bind(format!("{JAIL}/dev/null"), masked))?;
+    }
+    for name in MASKED_DIRECTORIES {
+        // The template's /opt/flavors: an empty directory that nobody can write to.
+        cover(&format!("{target}/{name}"), |masked| mount_bind(format!("{JAIL}/opt/flavors"), masked))?;
+    }
+    Ok(())
+}
+
+/// A second wall beside the filter: in this user namespace, no further one can be made.
+fn no_new_namespaces() -> Result<(), Fault> {
+    fs::write(format!("{NEW_ROOT}/proc/sys/user/max_user_namespaces"), "0")
+        .at("forbid user namespaces")
+}
+
+fn read_only(path: &str) -> Result<(), Fault> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let tree = open_tree(CWD, path, flags).at(format!("open {path}"))?;
+    restrict_mount(&tree, MountAttributes::READ_ONLY, Reach::One).at(format!("close {path}"))?;
+    attach(&tree, path)
+}
+
+/// Covers a path if there is one. Which files `/proc` has differs between kernels.
+fn cover(path: &str, bind: impl Fn(&str) -> rustix::io::Result<()>) -> Result<(), Fault> {
+    match bind(path) {
+        Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        Err(error) => Err(error).at(format!("cover {path}")),
+    }
+}
+
+/// Mounts or moves what stands at `/workspace` or `/output`.
+fn place(
+    name: &str,
+    tree: &Tree,
+    trees: &mut impl Iterator<Item = OwnedFd>,
+) -> Result<(), Fault> {
+    match tree {
+        // Read-only ones are closed later, when the code is in.
+        Tree::Fresh { bytes, .. } => tmpfs(name, *bytes, 0o755, MountFlags::empty()),
+        Tree::Host { .. } => {
+            let tree = trees.next().ok_or(rustix::io::Errno::BADF).at(format!("find /{name}"))?;
+            attach(&tree, &format!("{NEW_ROOT}/{name}"))
+        }
+    }
+}
+
+fn flavors(spec: &Spec, trees: impl Iterator<Item = OwnedFd>) -> Result<(), Fault> {
+    if spec.flavors.is_empty() {
+        return Ok(());
+    }
+    tmpfs("opt/flavors", 64 << 10, 0o755, MountFlags::empty())?;
+    for ((name, _), tree) in spec.flavors.iter().zip(trees) {
+        let target = format!("{NEW_ROOT}/opt/flavors/{name}");
+        fs::create_dir(&target).at(format!("make the flavor {name}"))?;
+        attach(&tree, &target)?;
+    }
+    close("opt/flavors")
+}
+
+/// The tmpfs is new and only we can write to it, so no link can stand in the way.
+fn write_code(name: &str, code: OwnedFd) -> Result<(), Fault> {
+    let mut code = file(code);
+    let path = Path::new(NEW_ROOT).join("workspace").join(name);
+    code.rewind()
+        .and_then(|()| File::options().write(true).create_new(true).mode(0o644).open(path))
+        .and_then(|mut target| copy(&mut code, &mut target))
+        .at("write the code")?;
+    Ok(())
+}
+
+fn attach(tree: &OwnedFd, target: &str) -> Result<(), Fault> {
+    move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .at(format!("attach {target}"))
+}
+
+fn close(name: &str) -> Result<(), Fault> {
+    let target = format!("{NEW_ROOT}/{name}");
+    let mounted = open_tree(CWD, &target, OpenTreeFlags::OPEN_TREE_CLOEXEC)
+        .at(format!("open /{name}"))?;
+    restrict_mount(mounted, MountAttributes::READ_ONLY, Reach::One).at(format!("close /{name}"))
+}
+
+/// Mounts a tmpfs of a given size. Files are memory, so their number is limited, too.
+fn tmpfs(name: &str, bytes: u64, mode: u32, more: MountFlags) -> Result<(), Fault> {
+    let inodes = (bytes / 4096).clamp(64, 1 << 20);
+    let options = CString::new(format!("size={bytes},nr_inodes={inodes},mode={mode:o}"))
+        .map_err(|_| rustix::io::Errno::INVAL)
+        .at("write mount options")?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | more;
+    mount("tmpfs", format!("{NEW_ROOT}/{name}"), "tmpfs", flags, options.as_c_str())
+        .at(format!("mount /{name}"))
+}

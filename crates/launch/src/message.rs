@@ -1,0 +1,236 @@
+//! What the server, the launcher and init say to each other.
+//!
+//! Both ends come from the same build, so the encoding has no version: the launcher is the same
+//! program as the server, started under another name.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::{fmt, io};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup::Place;
+
+/// From the server to the launcher. The first message is [`Request::Prepare`].
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Request {
+    Prepare(Preparation),
+    /// Descriptors, in order: report socket, standard input, output, error, and the content of
+    /// [`Spec::code`] if there is one.
+    Start(Box<Spec>),
+}
+
+/// What the launcher must know before the first jail.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Preparation {
+    /// Host user and group that jails run as when the launcher is root.
+    pub host_id: u32,
+    /// Names that every jail's `/etc/hosts` gives an address.
+    pub hosts: Vec<(String, IpAddr)>,
+    /// Name of the cgroup that holds this launcher's jails.
+    pub instance: String,
+    /// The server's process, which cgroup v2 may need moved out of the way.
+    pub server_pid: u32,
+}
+
+/// From the launcher to the server.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    Prepared(Offers),
+    /// Comes with the pidfd of the jail's init.
+    Born { jail: u64, pid: u32, place: Option<Place> },
+    Refused { jail: u64, fault: Fault },
+    /// The preparation failed: no jail can be made.
+    Unfit(Fault),
+}
+
+/// What this machine can enforce.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Offers {
+    /// `v1`, `v2`, or why there is no cgroup to use.
+    pub cgroups: Result<String, String>,
+    pub memory: bool,
+    pub cpu: bool,
+    pub pids: bool,
+    pub landlock_abi: Option<u32>,
+    /// Whether the launcher is root and jails run as another host user.
+    pub root: bool,
+}
+
+/// A jail and the command to run in it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Spec {
+    /// Chosen by the server; only echoed.
+    pub jail: u64,
+    pub command: Command,
+    pub workspace: Tree,
+    pub output: Tree,
+    /// A file to put into the workspace before it is closed to writing.
+    pub code: Option<String>,
+    /// Read-only trees at `/opt/flavors/<name>`.
+    pub flavors: Vec<(String, PathBuf)>,
+    pub network: Network,
+    pub profile: Profile,
+    pub limits: Limits,
+    pub enforcement: Enforcement,
+}
+
+/// A program and what it gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Command {
+    /// Looked up in the `PATH` of `environment` if it holds no slash.
+    pub program: String,
+    pub arguments: Vec<String>,
+    pub environment: Vec<(String, String)>,
+}
+
+/// What stands at `/workspace` or `/output`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Tree {
+    /// A tmpfs of at most this many bytes, gone with the jail.
+    Fresh { bytes: u64, access: Access },
+    /// A directory of the host.
+    Host { path: PathBuf, access: Access },
+}
+
+impl Tree {
+    /// Whether the jail may write to it.
+    pub fn access(&self) -> Access {
+        match self {
+            Self::Fresh { access, .. } | Self::Host { access, .. } => *access,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// The jail's network namespace.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Network {
+    /// Whether `lo` is up.
+    pub loopback: bool,
+    /// Whether TCP goes to the listeners' ports or nowhere, not even within the jail.
+    pub isolated: bool,
+    /// Addresses that are made local, so that dialling them reaches a listener of this jail.
+    pub local: Local,
+    /// Sockets to bind inside and hand out, in this order.
+    pub listeners: Vec<Listener>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Local {
+    /// Those of `lo`.
+    #[default]
+    Loopback,
+    /// One more address.
+    And(IpAddr),
+    /// Every address there is.
+    Everything,
+}
+
+/// A socket bound inside a jail and served outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    pub transport: Transport,
+    /// `[::]` means every address, IPv4 too.
+    pub address: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Transport {
+    Tcp,
+    Udp,
+}
+
+/// A system call filter. See [`crate::seccomp`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Profile {
+    Standard,
+    /// Standard without sockets.
+    Strict,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    pub memory_bytes: u64,
+    /// Of one CPU: 200 is two CPUs.
+    pub cpu_percent: u32,
+    /// Processes and threads of the command; init is not counted.
+    pub pids: u32,
+    pub open_files: u64,
+    /// Size of `/tmp`.
+    pub tmp_bytes: u64,
+}
+
+/// What to do where a protection cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Enforcement {
+    /// Refuse to start.
+    Required,
+    /// Start without it, and say so in [`Report::Ready`].
+    BestEffort,
+}
+
+/// From the launcher to init, over the door socket.
+///
+/// Descriptors, in order: report socket, standard input, output, error, the code if any, one
+/// directory tree for each of [`Assignment::trees`], then the cgroup files to join.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Assignment {
+    pub spec: Spec,
+    pub trees: u32,
+    pub cgroup_files: u32,
+    /// What the launcher put in force before.
+    pub enforced: Vec<String>,
+}
+
+/// From init to the server.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Report {
+    /// Everything is in force and the command runs, or could not be executed (then
+    /// [`Report::Exited`] follows, with 126 or 127). Comes with the listeners asked for.
+    Ready { enforced: Vec<String>, not_executed: Option<i32> },
+    /// A step failed; nothing untrusted has run.
+    Failed(Fault),
+    Exited(Exit),
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exit {
+    Code(i32),
+    Signal(i32),
+}
+
+/// A step that failed, and the kernel's reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    pub step: String,
+    pub errno: i32,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.step, io::Error::from_raw_os_error(self.errno))
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Says at which step something failed.
+pub(crate) trait At<T> {
+    fn at(self, step: impl Into<String>) -> Result<T, Fault>;
+}
+
+impl<T, E: Into<io::Error>> At<T> for Result<T, E> {
+    fn at(self, step: impl Into<String>) -> Result<T, Fault> {
+        self.map_err(|error| {
+            let errno = error.into().raw_os_error().unwrap_or(rustix::io::Errno::IO.raw_os_error());
+            Fault { step: step.into(), errno }
+        })
+    }
+}

@@ -1,0 +1,239 @@
+//! What all jails of a launcher share: a read-only root, made once and bound into each.
+//!
+//! ```text
+//! /            a tmpfs of the launcher's own mount namespace
+//! ├─ host/     the machine's root, as it was
+//! ├─ proc/     the machine's
+//! ├─ new/      where a jail's init binds `jail` before it pivots there
+//! └─ jail/     a tmpfs, read-only: /usr /bin /lib* of the machine, a small /etc and /dev,
+//!              and empty directories for what each jail mounts itself
+//! ```
+//!
+//! A bind of a finished tree is one call; making it anew would be some twenty for every start.
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::CWD;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
+    mount_bind_recursive, mount_change, open_tree, unmount,
+};
+use sys::{MountAttributes, Reach, restrict_mount};
+
+use crate::message::{At as _, Fault};
+
+/// The machine's root, as the launcher sees it.
+pub(crate) const HOST: &str = "/host";
+/// The finished root of a jail.
+pub(crate) const JAIL: &str = "/jail";
+/// Where init binds it.
+pub(crate) const NEW_ROOT: &str = "/new";
+
+/// Devices that a jail has. `ptmx` and `pts` are its own.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// System directories taken from the machine, where it has them.
+const SYSTEM: [&str; 8] = ["usr", "bin", "sbin", "lib", "lib32", "lib64", "libx32", "nix"];
+
+/// Files of `/etc` that programs need to start, resolve users and check certificates. `passwd`,
+/// `group`, `hosts`, `resolv.conf` and `nsswitch.conf` are ours.
+const ETC_FILES: [&str; 10] = [
+    "ld.so.cache",
+    "ld.so.conf",
+    "localtime",
+    "mime.types",
+    "protocols",
+    "services",
+    "ssl/certs/ca-certificates.crt",
+    "ssl/openssl.cnf",
+    "pki/tls/certs/ca-bundle.crt",
+    "debian_version",
+];
+
+const ETC_DIRECTORIES: [&str; 2] = ["alternatives", "ld.so.conf.d"];
+
+/// The user inside every jail.
+pub(crate) const USER_ID: u32 = 1000;
+
+/// Builds the tree and makes it this process's root.
+///
+/// The process must have a mount namespace of its own.
+pub(crate) fn build(hosts: &[(String, IpAddr)]) -> Result<(), Fault> {
+    // Nothing of ours shows outside, and nothing from outside arrives later.
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    mount_change("/", private).at("make the launcher's mounts private")?;
+    enter_own_root()?;
+    let jail = Path::new(JAIL);
+    tmpfs(jail, c"mode=755,size=8m,nr_inodes=8k").at("mount the jail's root")?;
+    system_directories(jail)?;
+    devices(jail)?;
+    etc(jail, hosts)?;
+    empty_directories(jail)?;
+    let root = open(jail).at("open the jail's root")?;
+    let closed = MountAttributes::READ_ONLY.and(MountAttributes::NO_SUID).and(MountAttributes::NO_DEVICES);
+    restrict_mount(root, closed, Reach::One).at("close the jail's root")
+}
+
+fn enter_own_root() -> Result<(), Fault> {
+    // Mounted over /tmp only until the pivot moves it away from there: every machine has that.
+    let start = Path::new("/tmp");
+    tmpfs(start, c"mode=755,size=1m").at("mount the launcher's root")?;
+    for name in ["host", "proc", "new", "jail"] {
+        fs::create_dir(start.join(name)).at("make the launcher's root")?;
+    }
+    rustix::process::chdir(start).at("enter the launcher's root")?;
+    rustix::process::pivot_root(".", "host").at("pivot into the launcher's root")?;
+    rustix::process::chdir("/").at("enter the launcher's root")?;
+    mount_bind_recursive("/host/proc", "/proc").at("bind /proc")
+}
+
+fn system_directories(jail: &Path) -> Result<(), Fault> {
+    for name in SYSTEM {
+        let source = Path::new(HOST).join(name);
+        let target = jail.join(name);
+        let Ok(metadata) = fs::symlink_metadata(&source) else { continue };
+        if metadata.is_symlink() {
+            let points_to = fs::read_link(&source).at(format!("read the link /{name}"))?;
+            symlink(points_to, target).at(format!("make the link /{name}"))?;
+            continue;
+        }
+        fs::create_dir(&target).at(format!("make /{name}"))?;
+        mount_bind_recursive(&source, &target).at(format!("bind /{name}"))?;
+        let mounted = open(&target).at(format!("open /{name}"))?;
+        let read_only =
+            MountAttributes::READ_ONLY.and(MountAttributes::NO_SUID).and(MountAttributes::NO_DEVICES);
+        restrict_mount(mounted, read_only, Reach::Recursive).at(format!("close /{name}"))?;
+    }
+    Ok(())
+}
+
+fn devices(jail: &Path) -> Result<(), Fault> {
+    let dev = jail.join("dev");
+    fs::create_dir(&dev).at("make /dev")?;
+    for name in DEVICES {
+        let target = dev.join(name);
+        fs::write(&target, "").at(format!("make /dev/{name}"))?;
+        mount_bind(Path::new(HOST).join("dev").join(name), &target)
+            .at(format!("bind /dev/{name}"))?;
+        let mounted = open(&target).at(format!("open /dev/{name}"))?;
+        let plain = MountAttributes::NO_SUID.and(MountAttributes::NO_EXEC);
+        restrict_mount(mounted, plain, Reach::One).at(format!("close /dev/{name}"))?;
+    }
+    let links = [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ];
+    for (name, points_to) in links {
+        symlink(points_to, dev.join(name)).at(format!("make /dev/{name}"))?;
+    }
+    Ok(())
+}
+
+fn etc(jail: &Path, hosts: &[(String, IpAddr)]) -> Result<(), Fault> {
+    let source = Path::new(HOST).join("etc");
+    let target = jail.join("etc");
+    for file in ETC_FILES {
+        copy_file(&source.join(file), &target.join(file)).at(format!("copy /etc/{file}"))?;
+    }
+    for directory in ETC_DIRECTORIES {
+        copy_directory(&source.join(directory), &target.join(directory))
+            .at(format!("copy /etc/{directory}"))?;
+    }
+    let hosts = hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect::<String>();
+    let ours = [
+        ("passwd", format!(
+            "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n\
+             agent:x:{USER_ID}:{USER_ID}:agent:/home/agent:/bin/sh\n\
+             nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+        )),
+        ("group", format!("root:x:0:\nagent:x:{USER_ID}:\nnogroup:x:65534:\n")),
+        ("hosts", format!("127.0.0.1\tlocalhost jail\n::1\tlocalhost ip6-localhost\n{hosts}")),
+        ("resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n".to_owned()),
+        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".to_owned()),
+        ("hostname", "jail\n".to_owned()),
+    ];
+    for (name, content) in ours {
+        fs::write(target.join(name), content).at(format!("write /etc/{name}"))?;
+    }
+    Ok(())
+}
+
+fn empty_directories(jail: &Path) -> Result<(), Fault> {
+    for name in
+        ["proc", "tmp", "workspace", "output", "home/agent", "opt/flavors", "dev/pts", "dev/shm"]
+    {
+        make_directory(&jail.join(name)).at(format!("make /{name}"))?;
+    }
+    Ok(())
+}
+
+/// Copies one file, if the machine has it. Links are followed: `/etc` is the machine's own.
+fn copy_file(source: &Path, target: &Path) -> io::Result<()> {
+    if !source.is_file() {
+        return Ok(());
+    }
+    if let Some(parent) = target.parent() {
+        make_directory(parent)?;
+    }
+    fs::copy(source, target)?;
+    fs::set_permissions(target, fs::Permissions::from_mode(0o644))
+}
+
+/// Copies the files and links of one directory, if the machine has it.
+fn copy_directory(source: &Path, target: &Path) -> io::Result<()> {
+    if !source.is_dir() {
+        return Ok(());
+    }
+    make_directory(target)?;
+    for entry in fs::read_dir(source)? {
+        let entry = entry?;
+        let copy = target.join(entry.file_name());
+        if entry.file_type()?.is_symlink() {
+            symlink(fs::read_link(entry.path())?, copy)?;
+        } else {
+            copy_file(&entry.path(), &copy)?;
+        }
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+fn tmpfs(target: &Path, options: &std::ffi::CStr) -> rustix::io::Result<()> {
+    mount("tmpfs", target, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options)
+}
+
+fn open(path: &Path) -> rustix::io::Result<std::os::fd::OwnedFd> {
+    open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC)
+}
+
+/// A detached copy of a directory of the host, to be moved into a jail.
+pub(crate) fn detached(path: &Path) -> Result<std::os::fd::OwnedFd, Fault> {
+    let seen = seen_from_here(path);
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    open_tree(CWD, &seen, flags).at(format!("open the directory {}", path.display()))
+}
+
+/// Where a path of the machine is in the launcher's root.
+pub(crate) fn seen_from_here(path: &Path) -> PathBuf {
+    Path::new(HOST).join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Leaves the old root behind, for good.
+pub(crate) fn pivot(new_root: &str) -> Result<(), Fault> {
+    rustix::process::chdir(new_root).at("enter the jail's root")?;
+    rustix::process::pivot_root(".", ".").at("pivot into the jail's root")?;
+    unmount(".", UnmountFlags::DETACH).at("detach the old root")?;
+    rustix::process::chdir("/").at("enter the jail's root")
+}
