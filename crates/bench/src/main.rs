@@ -15,7 +15,7 @@ fn main() {
         let e = Engine::start(Config::of_this_program().unwrap()).await.unwrap();
         println!("{:?}", e.offers());
         let mut times = vec![];
-        for i in 0..200 {
+        for i in 0..300 {
             let t = Instant::now();
             let mut r = match e.spawn(start()).await { Ok(r) => r, Err(x) => { println!("{x}"); break } };
             let ready = t.elapsed();

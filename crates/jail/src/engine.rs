@@ -38,7 +38,7 @@ pub struct Config {
 
 /// Host id of jails where nobody chose one: far from the ids of people, services, and the ranges
 /// that containers are commonly given.
-pub const DEFAULT_HOST_ID: u32 = 1_878_982_656;
+const DEFAULT_HOST_ID: u32 = 1_878_982_656;
 
 impl Config {
     /// The defaults, with this very program as the launcher.

@@ -62,7 +62,7 @@ impl Vault {
         let derive = |context: &str| Zeroizing::new(blake3::derive_key(context, master.as_ref()));
         let seal_key = derive("agentjail 2026-11 seal xchacha20poly1305");
         Self {
-            cipher: XChaCha20Poly1305::new(seal_key.as_ref().into()),
+            cipher: XChaCha20Poly1305::new((&*seal_key).into()),
             token_key: derive("agentjail 2026-11 phantom token hash"),
             fingerprint_key: derive("agentjail 2026-11 credential fingerprint"),
             api_key_key: derive("agentjail 2026-11 api key comparison"),

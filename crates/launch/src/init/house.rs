@@ -22,12 +22,19 @@ use crate::template::{self, JAIL, NEW_ROOT};
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
 const HOME_BYTES: u64 = 256 << 20;
 
-/// What an unprivileged process may still see of the machine in `/proc`, and must not.
-const MASKED_FILES: [&str; 13] = [
-    "config.gz", "iomem", "ioports", "kallsyms", "kcore", "key-users", "keys", "kmsg", "latency_stats",
-    "sched_debug", "sysrq-trigger", "timer_list", "vmallocinfo",
+/// What tells of the machine or its other users, or acts on it. Most of it is closed to the jail's
+/// user anyway; each cover costs some 10 µs of every start, so what shows nothing is left alone.
+const MASKED_FILES: [&str; 8] = [
+    "kallsyms",
+    "kcore",
+    "key-users",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "sysrq-trigger",
+    "timer_list",
 ];
-const MASKED_DIRECTORIES: [&str; 6] = ["acpi", "bus", "driver", "irq", "scsi", "fs"];
+const MASKED_DIRECTORIES: [&str; 4] = ["acpi", "bus", "irq", "scsi"];
 
 /// Mounts everything and pivots into it.
 pub(super) fn build(
