@@ -1,1 +1,12 @@
+//! What both HTTP faces share: one notion of error, request bodies that say which field is wrong,
+//! request ids, and a drain that ends.
 
+mod error;
+mod json;
+mod request_id;
+mod serve;
+
+pub use error::{ApiError, Kind};
+pub use json::{BODY_LIMIT, Json, JsonPair, Query};
+pub use request_id::{RequestId, with_request_id};
+pub use serve::serve;
