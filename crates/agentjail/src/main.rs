@@ -1,1 +1,84 @@
-fn main() {}
+//! The `agentjail` program: it decides what this process is, and lets that part run.
+
+mod doctor;
+mod run;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// Run coding agents and untrusted code in millisecond jails that never hold a real key.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the control plane (port 7000) and the phantom proxy (port 8443)
+    Serve(Box<serve::Flags>),
+    /// Run one command in a jail, without a server
+    Run(Box<run::Flags>),
+    /// Tell what this machine can enforce, what is missing, and how to get it
+    Doctor(doctor::Flags),
+    /// Print completions for a shell
+    Completions {
+        shell: Shell,
+    },
+    /// Print the control plane's OpenAPI document
+    Openapi,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  agentjail run -- python3 -c 'print(40 + 2)'
+  agentjail run --allow pypi.org --allow files.pythonhosted.org -- pip download six -d /output
+  agentjail run --workspace . --rw -- make test
+  agentjail serve
+  agentjail doctor";
+
+fn main() -> ExitCode {
+    // Before anything that could start a thread: a launcher clones itself, and may have only one.
+    if let Some(role) = jail::Role::from_argv0() {
+        return jail::run_launcher(&role);
+    }
+    match act(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("agentjail: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(flags) => serve::serve(*flags),
+        Command::Run(flags) => run::run(*flags),
+        Command::Doctor(flags) => doctor::doctor(&flags),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "agentjail", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Openapi => {
+            let document = control::openapi_document().to_pretty_json()?;
+            // A reader that closes early (`| head`) is not an error of ours.
+            drop(std::io::Write::write_all(&mut std::io::stdout(), format!("{document}\n").as_bytes()));
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_do_not_contradict_each_other() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,1 +1,32 @@
+//! The control plane: tenants, credentials, sessions, runs, the ledger, the audit; and the phantom
+//! proxy beside it.
+//!
+//! A resource is a folder: `routes.rs` parses, calls and shapes; `service.rs` holds the rules and
+//! knows no HTTP; `wire.rs` is what goes over the wire. Run, exec and stream are the same thing
+//! underneath, and [`exec`] owns it.
 
+mod app;
+mod audit;
+mod caller;
+mod config;
+mod credentials;
+mod edge;
+mod exec;
+mod identity;
+mod jails;
+mod keys;
+mod metrics;
+pub mod network;
+mod openapi;
+mod public;
+mod runs;
+mod serve;
+mod sessions;
+mod state;
+
+pub use config::{BaseUrl, BaseUrlError, Config, ExecConfig, Persistence, SnapshotRetention};
+pub use exec::flavors;
+pub use keys::{ApiKeys, KeyError};
+pub use openapi::document as openapi_document;
+pub use serve::{ServeError, serve};
+pub use state::{FirstStart, StateDir, StateError};

@@ -34,6 +34,6 @@ fn is_plain(id: &str) -> bool {
 fn random() -> String {
     let mut bytes = [0_u8; 8];
     // An id that repeats is a nuisance in a log, no more: no reason to fail a request.
-    drop(getrandom::fill(&mut bytes));
+    let _ = getrandom::fill(&mut bytes);
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use launch::cgroup::{Place, Statistics, statistics};
-use launch::message::{Exit, Report};
+use launch::message::{Exit, Order, Report};
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -101,6 +101,11 @@ impl Jail {
         self.place.is_some()
     }
 
+    /// The errno of an `exec` that failed: the command never ran, and exits with 126 or 127.
+    pub fn not_executed(&self) -> Option<i32> {
+        self.not_executed
+    }
+
     /// Waits for the command's end, for at most `limit` from the jail's start. Whatever else still
     /// runs in the jail is killed then.
     ///
@@ -122,6 +127,11 @@ impl Jail {
             statistics,
             not_executed: self.not_executed,
         }
+    }
+
+    /// Sends a signal to the command and its process group.
+    pub async fn signal(&self, number: i32) -> io::Result<()> {
+        link::send(&self.report, &Order::Signal(number), &[]).await
     }
 
     /// Kills everything in the jail, at once.

@@ -25,7 +25,7 @@ use rustix::process::{
 };
 
 use crate::birth::Birthplace;
-use crate::message::{Assignment, At as _, Exit, Fault, Profile, Report, Spec};
+use crate::message::{Assignment, At as _, Exit, Fault, Order, Profile, Report, Spec};
 use crate::template::USER_ID;
 use crate::wire;
 
@@ -135,8 +135,11 @@ fn watch(report: &OwnedFd, children: &OwnedFd, command: Pid) -> i32 {
             return 1;
         }
         if !watched[0].revents().is_empty() {
-            // Nobody sends us anything: the socket is closed.
-            return 0;
+            match wire::receive::<Order>(report) {
+                Ok(Some((Order::Signal(number), _))) => forward(command, number),
+                // The server has gone, or speaks another language.
+                Ok(None) | Err(_) => return 0,
+            }
         }
         let mut signal = [0_u8; 128];
         while rustix::io::read(children, &mut signal).is_ok() {}
@@ -146,6 +149,14 @@ fn watch(report: &OwnedFd, children: &OwnedFd, command: Pid) -> i32 {
                 drop(wire::send(report, &Report::Exited(exit(status)), &[]));
             }
         }
+    }
+}
+
+/// The command is the leader of its session, and so of a process group.
+fn forward(command: Pid, number: i32) {
+    if let Some(signal) = Signal::from_named_raw(number) {
+        // Fails when the command has just ended.
+        let _ = rustix::process::kill_process_group(command, signal);
     }
 }
 

@@ -188,6 +188,13 @@ pub struct Assignment {
     pub enforced: Vec<String>,
 }
 
+/// From the server to init.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Order {
+    /// Send a signal to the command and its process group.
+    Signal(i32),
+}
+
 /// From init to the server.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {

@@ -1,0 +1,438 @@
+//! `agentjail run`: one command in a jail, as if it were run directly.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use control::network::{self, Mode, Plan};
+use egress::{Dialler, Policy, Rule};
+use jail::{Access, Command, Enforcement, Engine, Limits, Outcome, Running, Start, Stdin, Tree};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// What was typed.
+#[derive(Debug, Args)]
+pub(crate) struct Flags {
+    /// What the command may reach [default: none, or allowlist with --allow]
+    #[arg(long, value_enum, value_name = "MODE")]
+    net: Option<Net>,
+    /// A host it may reach, `*.` for all names below one; without a port, 80 and 443; repeatable
+    #[arg(long, value_name = "HOST[:PORT]")]
+    allow: Vec<String>,
+    /// A private network that allowed names may lead to; repeatable
+    #[arg(long, value_name = "CIDR")]
+    allow_private: Vec<String>,
+    /// Address of a name, without a look-up; repeatable
+    #[arg(long, value_name = "HOST=IP")]
+    resolve: Vec<String>,
+    /// A directory to show at /workspace, where the command starts [default: an empty one]
+    #[arg(long, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+    /// Let the command write to the workspace
+    #[arg(long)]
+    rw: bool,
+    /// A directory to show at /output, writable [default: one that is thrown away]
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// A variable for the command's environment, which is otherwise empty but for PATH, HOME and
+    /// LANG; repeatable
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// Memory, in MiB
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    memory_mb: u64,
+    /// Processor time, in percent of one CPU
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    cpu_percent: u32,
+    /// Processes and threads
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    max_pids: u32,
+    /// Time until everything is killed
+    #[arg(long, default_value_t = 300, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    timeout: u64,
+    /// System calls: `strict` is `standard` without sockets
+    #[arg(long, value_enum, default_value_t = Seccomp::Standard)]
+    seccomp: Seccomp,
+    /// Run even if a limit cannot be had here (said in the --json result)
+    #[arg(long)]
+    best_effort: bool,
+    /// At the end, print the result as JSON, with the output in it
+    #[arg(long)]
+    json: bool,
+    /// The command
+    #[arg(last = true, required = true, value_name = "CMD [ARGS]")]
+    command: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Net {
+    None,
+    Loopback,
+    Allowlist,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Seccomp {
+    Standard,
+    Strict,
+}
+
+/// Exit code for a timeout, as coreutils' `timeout` gives it.
+const TIMED_OUT: u8 = 124;
+/// Exit code when there was no jail to run the command in, as with `env` or `docker run`.
+const NO_JAIL: u8 = 125;
+
+/// Bytes of each stream that `--json` carries.
+const JSON_LIMIT: usize = 1024 * 1024;
+
+/// Signals that are passed to the command.
+const FORWARDED: [SignalKind; 6] = [
+    SignalKind::interrupt(),
+    SignalKind::terminate(),
+    SignalKind::hangup(),
+    SignalKind::quit(),
+    SignalKind::user_defined1(),
+    SignalKind::user_defined2(),
+];
+
+const OPEN_FILES: u64 = 4096;
+const TMP_BYTES: u64 = 100 << 20;
+const TREE_BYTES: u64 = 1 << 30;
+
+pub(crate) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
+    let plan = plan(&flags)?;
+    let dialler = Dialler {
+        resolve: crate::serve::resolutions(&flags.resolve).context("--resolve")?,
+        allow_private: crate::serve::networks(&flags.allow_private).context("--allow-private")?,
+    };
+    let start = start(&flags, &plan)?;
+    let limit = Duration::from_secs(flags.timeout);
+    let json = flags.json;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = runtime.block_on(async {
+        let engine = match Engine::start(jail::Config::of_this_program()?).await {
+            Ok(engine) => engine,
+            Err(error) => return Ok(no_jail(&error)),
+        };
+        let code = match engine.spawn(start).await {
+            Ok(running) => attend(running, plan, &dialler, limit, json).await,
+            Err(error) => Ok(no_jail(&error)),
+        };
+        engine.shutdown().await;
+        code
+    });
+    // A read of our standard input may still be waiting in a thread; nobody waits for it.
+    runtime.shutdown_background();
+    code
+}
+
+fn no_jail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    eprintln!("agentjail: {text}");
+    ExitCode::from(NO_JAIL)
+}
+
+fn plan(flags: &Flags) -> anyhow::Result<Plan> {
+    let rules = flags.allow.iter().map(|rule| {
+        rule.parse::<Rule>().with_context(|| format!("--allow {rule:?}"))
+    });
+    let rules: Vec<Rule> = rules.collect::<anyhow::Result<_>>()?;
+    let mode = match (flags.net, rules.is_empty()) {
+        (None | Some(Net::None), true) => Mode::None,
+        (Some(Net::Loopback), true) => Mode::Loopback,
+        (None | Some(Net::Allowlist), false) => Mode::Allowlist(Policy::new(rules)),
+        (Some(Net::Allowlist), true) => bail!("--net allowlist needs at least one --allow"),
+        (Some(Net::None | Net::Loopback), false) => {
+            bail!("--allow contradicts --net none and --net loopback: leave out one")
+        }
+    };
+    Ok(Plan::new(mode, None)?)
+}
+
+fn start(flags: &Flags, plan: &Plan) -> anyhow::Result<Start> {
+    if flags.rw && flags.workspace.is_none() {
+        bail!("--rw needs --workspace");
+    }
+    let access = if flags.rw { Access::ReadWrite } else { Access::ReadOnly };
+    let mut environment = vec![
+        ("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()),
+        ("HOME".to_owned(), "/home/agent".to_owned()),
+        ("LANG".to_owned(), "C.UTF-8".to_owned()),
+    ];
+    for entry in &flags.env {
+        let (name, value) = entry.split_once('=').filter(|(name, _)| !name.is_empty())
+            .with_context(|| format!("--env {entry:?}: write NAME=VALUE"))?;
+        environment.retain(|(known, _)| known != name);
+        environment.push((name.to_owned(), value.to_owned()));
+    }
+    let (program, arguments) = flags.command.split_first().context("a command is needed")?;
+    let best_effort = flags.best_effort;
+    Ok(Start {
+        command: Command { program: program.clone(), arguments: arguments.to_vec(), environment },
+        stdin: Stdin::Piped,
+        workspace: tree("--workspace", flags.workspace.as_ref(), access)?,
+        output: tree("--output", flags.output.as_ref(), Access::ReadWrite)?,
+        code: None,
+        flavors: Vec::new(),
+        network: plan.network().clone(),
+        profile: match flags.seccomp {
+            Seccomp::Standard => jail::Profile::Standard,
+            Seccomp::Strict => jail::Profile::Strict,
+        },
+        limits: Limits {
+            memory_bytes: flags.memory_mb << 20,
+            cpu_percent: flags.cpu_percent,
+            pids: flags.max_pids,
+            open_files: OPEN_FILES,
+            tmp_bytes: TMP_BYTES,
+        },
+        enforcement: if best_effort { Enforcement::BestEffort } else { Enforcement::Required },
+    })
+}
+
+fn tree(flag: &str, directory: Option<&PathBuf>, access: Access) -> anyhow::Result<Tree> {
+    let Some(directory) = directory else {
+        return Ok(Tree::Fresh { bytes: TREE_BYTES, access });
+    };
+    let path = directory.canonicalize().with_context(|| format!("{flag} {}", directory.display()))?;
+    if !path.is_dir() {
+        bail!("{flag} {}: not a directory", directory.display());
+    }
+    Ok(Tree::Host { path, access })
+}
+
+/// Relays streams and signals until the command ends.
+async fn attend(
+    running: Running,
+    plan: Plan,
+    dialler: &Dialler,
+    limit: Duration,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let Running { mut jail, stdin, stdout, stderr, listeners, enforced } = running;
+    let tasks = tokio_util::task::TaskTracker::new();
+    let _served = network::serve(plan, listeners, dialler, None, &tasks)?;
+    let (orders, mut signals) = tokio::sync::mpsc::channel(16);
+    for kind in FORWARDED {
+        let mut incoming = signal(kind)?;
+        let orders = orders.clone();
+        tasks.spawn(async move {
+            while incoming.recv().await.is_some() && orders.send(kind.as_raw_value()).await.is_ok() {}
+        });
+    }
+    if let Some(stdin) = stdin {
+        tasks.spawn(feed(stdin));
+    }
+    let out = pass(stdout, Target::Stdout, json);
+    let err = pass(stderr, Target::Stderr, json);
+    let mut output = std::pin::pin!(async { tokio::join!(out, err) });
+    let mut ended_output = None;
+    let outcome = loop {
+        tokio::select! {
+            outcome = jail.wait(limit) => break outcome,
+            passed = output.as_mut(), if ended_output.is_none() => ended_output = Some(passed),
+            Some(number) = signals.recv() => drop(jail.signal(number).await),
+        }
+    };
+    let (out, err) = match ended_output {
+        Some(passed) => passed,
+        None => output.await,
+    };
+    if json {
+        print_json(&outcome, out, err, &enforced)?;
+    }
+    Ok(exit_code(&outcome))
+}
+
+/// Our standard input, to the command.
+async fn feed(mut stdin: tokio::net::unix::pipe::Sender) {
+    // The command may close its input before ours ends: that is its right.
+    drop(tokio::io::copy(&mut tokio::io::stdin(), &mut stdin).await);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Stdout,
+    Stderr,
+}
+
+/// What was kept of a stream for `--json`, and whether there was more.
+struct Kept {
+    bytes: Vec<u8>,
+    truncated: bool,
+}
+
+/// The command's output, to ours, or kept for the result.
+async fn pass(mut pipe: impl AsyncRead + Unpin, target: Target, keep: bool) -> Kept {
+    let mut kept = Kept { bytes: Vec::new(), truncated: false };
+    let terminal = match target {
+        Target::Stdout => std::io::stdout().is_terminal(),
+        Target::Stderr => std::io::stderr().is_terminal(),
+    };
+    let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
+    let mut chunk = vec![0; 64 * 1024];
+    let mut filter = TerminalFilter::default();
+    loop {
+        let length = match pipe.read(&mut chunk).await {
+            Ok(0) | Err(_) => return kept,
+            Ok(length) => length,
+        };
+        if keep {
+            let taken = length.min(JSON_LIMIT - kept.bytes.len());
+            kept.bytes.extend_from_slice(&chunk[..taken]);
+            kept.truncated |= taken < length;
+            continue;
+        }
+        let bytes = if terminal { filter.clean(&chunk[..length]) } else { chunk[..length].to_vec() };
+        let written = match target {
+            Target::Stdout => write_all(&mut out, &bytes).await,
+            Target::Stderr => write_all(&mut err, &bytes).await,
+        };
+        if written.is_err() {
+            // Whoever reads us has gone: so has the command's reader, which it learns by SIGPIPE.
+            return kept;
+        }
+    }
+}
+
+async fn write_all(mut to: impl tokio::io::AsyncWrite + Unpin, bytes: &[u8]) -> std::io::Result<()> {
+    to.write_all(bytes).await?;
+    to.flush().await
+}
+
+/// Keeps a jailed program from talking to the operator's terminal: colours, cursor movement and
+/// clearing pass; sequences that set the title or clipboard, or make the terminal answer, do not.
+#[derive(Debug, Default)]
+struct TerminalFilter {
+    state: Escape,
+    held: Vec<u8>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Escape {
+    #[default]
+    Text,
+    /// After ESC.
+    Begun,
+    /// ESC [ … : a control sequence.
+    Control,
+    /// ESC ] P X ^ _ … : a string, dropped up to its end.
+    String,
+    /// ESC inside a string.
+    StringEnd,
+}
+
+impl TerminalFilter {
+    fn clean(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut clean = Vec::with_capacity(bytes.len());
+        for &byte in bytes {
+            self.step(byte, &mut clean);
+        }
+        clean
+    }
+
+    fn step(&mut self, byte: u8, clean: &mut Vec<u8>) {
+        const ESC: u8 = 0x1b;
+        const LONGEST_CONTROL: usize = 64;
+        self.state = match (self.state, byte) {
+            (Escape::Text, ESC) => Escape::Begun,
+            (Escape::Text, b'\n' | b'\r' | b'\t' | 0x07 | 0x08 | b' '..=0x7e | 0x80..) => {
+                clean.push(byte);
+                Escape::Text
+            }
+            (Escape::Text, _) => Escape::Text,
+            (Escape::Begun, b'[') => {
+                self.held = vec![ESC, b'['];
+                Escape::Control
+            }
+            (Escape::Begun, b']' | b'P' | b'X' | b'^' | b'_') => Escape::String,
+            (Escape::Begun, ESC) => Escape::Begun,
+            (Escape::Begun, _) => Escape::Text,
+            (Escape::Control, 0x20..=0x3f) if self.held.len() < LONGEST_CONTROL => {
+                self.held.push(byte);
+                Escape::Control
+            }
+            // The last byte says what it does: these draw, and ask nothing.
+            (Escape::Control, b'A'..=b'H' | b'J' | b'K' | b'm') => {
+                self.held.push(byte);
+                clean.append(&mut self.held);
+                Escape::Text
+            }
+            (Escape::Control, _) => Escape::Text,
+            (Escape::String, 0x07) | (Escape::StringEnd, b'\\') => Escape::Text,
+            (Escape::String | Escape::StringEnd, ESC) => Escape::StringEnd,
+            (Escape::String | Escape::StringEnd, _) => Escape::String,
+        };
+    }
+}
+
+fn print_json(outcome: &Outcome, out: Kept, err: Kept, enforced: &[String]) -> anyhow::Result<()> {
+    let stats = outcome.statistics.map(|stats| json!({
+        "memory_peak_bytes": stats.memory_peak_bytes,
+        "memory_current_bytes": stats.memory_current_bytes,
+        "cpu_usage_usec": stats.cpu_usage_usec,
+        "io_read_bytes": stats.io_read_bytes,
+        "io_write_bytes": stats.io_write_bytes,
+        "pids_current": stats.pids_current,
+    }));
+    let result = json!({
+        "stdout": String::from_utf8_lossy(&out.bytes),
+        "stderr": String::from_utf8_lossy(&err.bytes),
+        "stdout_truncated": out.truncated,
+        "stderr_truncated": err.truncated,
+        "exit_code": outcome.exit_code(),
+        "duration_ms": outcome.duration.as_millis().max(1),
+        "timed_out": outcome.timed_out,
+        "oom_killed": outcome.oom_killed,
+        "stats": stats,
+        "enforced": enforced,
+    });
+    writeln!(std::io::stdout(), "{result}").context("could not print the result")
+}
+
+fn exit_code(outcome: &Outcome) -> ExitCode {
+    if outcome.timed_out {
+        eprintln!("agentjail: timed out");
+        return ExitCode::from(TIMED_OUT);
+    }
+    if outcome.oom_killed {
+        eprintln!("agentjail: out of memory (--memory-mb)");
+    }
+    ExitCode::from(u8::try_from(outcome.exit_code()).unwrap_or(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_drawn_on_but_not_spoken_to() {
+        let clean = |text: &str| String::from_utf8(TerminalFilter::default().clean(text.as_bytes())).unwrap();
+        assert_eq!(clean("plain é\n\x1b[1;31mred\x1b[0m\x1b[2K\r"), "plain é\n\x1b[1;31mred\x1b[0m\x1b[2K\r");
+        assert_eq!(clean("a\x1b]52;c;c2VjcmV0\x07b"), "ab");
+        assert_eq!(clean("a\x1b]0;title\x1b\\b"), "ab");
+        assert_eq!(clean("a\x1bP$q\"p\x1b\\b"), "ab");
+        assert_eq!(clean("a\x1b[6nb\x1b[cb\x1b[?1049hb"), "abbb");
+        assert_eq!(clean("a\x1bcb\x0eb"), "abb");
+    }
+
+    #[test]
+    fn a_sequence_that_is_cut_is_still_one() {
+        let mut filter = TerminalFilter::default();
+        let text = "x\x1b]52;c;c2VjcmV0\x07y\x1b[31mz";
+        let clean: Vec<u8> = text.bytes().flat_map(|byte| filter.clean(&[byte])).collect();
+        assert_eq!(clean, b"xy\x1b[31mz");
+    }
+}

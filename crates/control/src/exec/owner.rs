@@ -1,0 +1,272 @@
+//! The owner of a running job: reads its output, watches the clock, closes its row.
+
+use std::time::Duration;
+
+use jail::{Jail, Outcome, Running};
+use jiff::Timestamp;
+use store::{JailEnd, Store};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::capture::{Head, Lines};
+use super::result::{ExecResult, ResourceStats, signal_name};
+use super::service::{Live, LiveRows};
+use crate::metrics::Metrics;
+use crate::network::Served;
+
+/// How often statistics are taken of what runs.
+const SAMPLE: Duration = Duration::from_millis(500);
+
+/// How long output may still come once everything in the jail is killed. It is all in the pipes by
+/// then; this is for a kernel that is slow to tear a jail down.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A pipe's worth.
+const CHUNK: usize = 64 * 1024;
+
+/// What happens in a job, as it happens.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Started { pid: u32 },
+    Stdout(String),
+    Stderr(String),
+    Stats(ResourceStats),
+    Completed(ExecResult),
+}
+
+/// Who listens.
+#[derive(Debug)]
+pub(super) enum Sink {
+    Result(oneshot::Sender<ExecResult>),
+    Events(mpsc::Sender<Event>),
+}
+
+/// A job that runs.
+#[derive(Debug)]
+pub(super) struct Owned {
+    pub(super) running: Running,
+    pub(super) served: Served,
+    pub(super) id: i64,
+    pub(super) timeout: Duration,
+    pub(super) output_limit: usize,
+    pub(super) store: Store,
+    pub(super) live: LiveRows,
+    pub(super) metrics: Metrics,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// Which of the two output streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    Stdout,
+    Stderr,
+}
+
+/// Why a job ended other than by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    ByItself,
+    ClientGone,
+    ServerStops,
+}
+
+/// Sees a job through.
+pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) {
+    let Owned { running, served, id, timeout, output_limit, store, live, metrics, place } = owned;
+    let Running { mut jail, stdout, stderr, enforced, .. } = running;
+    sink.send(Event::Started { pid: jail.pid() }).await;
+    let (mut out, mut err) = (Head::new(output_limit), Head::new(output_limit));
+    let (outcome, ended) = {
+        let left = read(stdout, Stream::Stdout, id, &live, sink.events(), &mut out);
+        let right = read(stderr, Stream::Stderr, id, &live, sink.events(), &mut err);
+        let mut output = std::pin::pin!(async { tokio::join!(left, right) });
+        let mut output_ended = false;
+        let (outcome, ended) = {
+            let mut end = std::pin::pin!(end(&mut jail, timeout, &mut sink, id, &live, stop));
+            tokio::select! {
+                _ = output.as_mut() => {
+                    output_ended = true;
+                    end.await
+                }
+                ended = end.as_mut() => ended,
+            }
+        };
+        // What could write is dead: its place is free, though a client may still be reading.
+        drop((served, place));
+        if !output_ended {
+            sink.drain(output, stop).await;
+        }
+        (outcome, ended)
+    };
+    let last = live.remove(id);
+    let result = result(outcome, out, err, enforced);
+    let row = row(&result, &last, ended);
+    // Before the caller hears: what was acknowledged is in the ledger.
+    if let Err(error) = store.end_jail(id, Timestamp::now(), &row).await {
+        tracing::error!(jail.id = id, error = &error as &dyn std::error::Error, "row not closed");
+    }
+    metrics.jail_ended(result.timed_out, result.oom_killed, ended != Ended::ByItself);
+    sink.complete(result).await;
+}
+
+fn result(outcome: Outcome, out: Head, err: Head, enforced: Vec<String>) -> ExecResult {
+    let (stdout, stdout_truncated) = out.into_text();
+    let (stderr, stderr_truncated) = err.into_text();
+    ExecResult {
+        stdout,
+        stderr,
+        exit_code: outcome.exit_code(),
+        duration_ms: u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX).max(1),
+        timed_out: outcome.timed_out,
+        oom_killed: outcome.oom_killed,
+        stats: outcome.statistics.map(ResourceStats::from),
+        stdout_truncated,
+        stderr_truncated,
+        signal: match outcome.exit {
+            jail::Exit::Signal(signal) => Some(signal_name(signal)),
+            jail::Exit::Code(_) => None,
+        },
+        enforced,
+    }
+}
+
+fn row(result: &ExecResult, last: &Live, ended: Ended) -> JailEnd {
+    JailEnd {
+        exit_code: Some(result.exit_code),
+        duration_ms: Some(result.duration_ms),
+        timed_out: Some(result.timed_out),
+        oom_killed: Some(result.oom_killed),
+        statistics: result.stats.map(Into::into),
+        stdout: Some(last.stdout.text()),
+        stderr: Some(last.stderr.text()),
+        error: match ended {
+            Ended::ByItself => None,
+            Ended::ClientGone => Some("the client went away".to_owned()),
+            Ended::ServerStops => Some("the server stopped".to_owned()),
+        },
+        enforced: result.enforced.clone(),
+    }
+}
+
+/// Waits for the command, its deadline, the client's going, or the server's; samples meanwhile.
+async fn end(
+    jail: &mut Jail,
+    limit: Duration,
+    sink: &mut Sink,
+    id: i64,
+    live: &LiveRows,
+    stop: &CancellationToken,
+) -> (Outcome, Ended) {
+    let mut ticks = interval_at(Instant::now() + SAMPLE, SAMPLE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let ended = tokio::select! {
+            outcome = jail.wait(limit) => return (outcome, Ended::ByItself),
+            () = sink.gone() => Ended::ClientGone,
+            () = stop.cancelled() => Ended::ServerStops,
+            _ = ticks.tick() => {
+                let stats = ResourceStats::from(jail.statistics());
+                live.update(id, |live| live.stats = Some(stats));
+                sink.try_send(Event::Stats(stats));
+                continue;
+            }
+        };
+        jail.kill();
+        return (jail.wait(limit).await, ended);
+    }
+}
+
+/// Reads a stream to its end into the result's head, the ledger's tail and the client's events.
+async fn read(
+    mut pipe: pipe::Receiver,
+    stream: Stream,
+    id: i64,
+    live: &LiveRows,
+    events: Option<mpsc::Sender<Event>>,
+    head: &mut Head,
+) {
+    let mut chunk = Vec::with_capacity(CHUNK);
+    let mut lines = Lines::default();
+    let event = |line| match stream {
+        Stream::Stdout => Event::Stdout(line),
+        Stream::Stderr => Event::Stderr(line),
+    };
+    loop {
+        chunk.clear();
+        match pipe.read_buf(&mut chunk).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => {}
+        }
+        live.update(id, |live| match stream {
+            Stream::Stdout => live.stdout.push(&chunk),
+            Stream::Stderr => live.stderr.push(&chunk),
+        });
+        match &events {
+            None => head.push(&chunk),
+            Some(events) => {
+                for line in lines.push(&chunk) {
+                    // Waits for a slow client, and with us the command. One that is gone is noticed
+                    // elsewhere; what is left is read and thrown away.
+                    drop(events.send(event(line)).await);
+                }
+            }
+        }
+    }
+    if let (Some(events), Some(line)) = (&events, lines.finish()) {
+        drop(events.send(event(line)).await);
+    }
+}
+
+impl Sink {
+    fn events(&self) -> Option<mpsc::Sender<Event>> {
+        match self {
+            Self::Result(_) => None,
+            Self::Events(events) => Some(events.clone()),
+        }
+    }
+
+    async fn send(&mut self, event: Event) {
+        if let Self::Events(events) = self {
+            // One that is gone is noticed by `gone`.
+            drop(events.send(event).await);
+        }
+    }
+
+    /// For what may be left out when the client is slow.
+    fn try_send(&self, event: Event) {
+        if let Self::Events(events) = self {
+            drop(events.try_send(event));
+        }
+    }
+
+    async fn complete(self, result: ExecResult) {
+        match self {
+            Self::Result(sender) => drop(sender.send(result)),
+            Self::Events(events) => drop(events.send(Event::Completed(result)).await),
+        }
+    }
+
+    /// Completes when nobody listens any more.
+    async fn gone(&mut self) {
+        match self {
+            Self::Result(sender) => sender.closed().await,
+            Self::Events(events) => events.closed().await,
+        }
+    }
+
+    /// Waits for the rest of the output. All of it is in the pipes: for a result the wait is short;
+    /// a stream's client reads at its own pace.
+    async fn drain(&mut self, output: impl Future, stop: &CancellationToken) {
+        match self {
+            Self::Result(_) => drop(timeout(DRAIN, output).await),
+            Self::Events(events) => tokio::select! {
+                _ = output => {}
+                () = events.closed() => {}
+                () = stop.cancelled() => {}
+            },
+        }
+    }
+}

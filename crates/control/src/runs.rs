@@ -1,0 +1,8 @@
+//! Runs: code in a throwaway jail, waited for or streamed.
+
+mod routes;
+mod stream;
+mod wire;
+
+pub(crate) use routes::{__path_create, __path_stream, check_words, create, job, stream};
+pub(crate) use wire::{RunBody, RunRequest};

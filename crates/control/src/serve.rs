@@ -1,0 +1,167 @@
+//! The order of a server's life: state, engine, proxy, listeners, work, drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ids::{ServiceId, TenantId};
+use jail::Engine;
+use jiff::Timestamp;
+use phantom::{Book, Door, LoadError, Proxy};
+use secret::Secret;
+use store::{Store, StoreError};
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, Parts, router};
+use crate::config::Config;
+use crate::credentials::Credentials;
+use crate::exec::{Executor, ExecutorParts};
+use crate::identity::Settings;
+use crate::metrics::Metrics;
+use crate::sessions::Sessions;
+use crate::state::StateError;
+
+/// How often expired sessions are looked for.
+const REAP: Duration = Duration::from_secs(60);
+
+/// Why there is no server.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("could not read what the proxy must know")]
+    Load(#[from] LoadError),
+    #[error(transparent)]
+    Proxy(#[from] phantom::StartError),
+    #[error("a key from the environment was refused: {0}")]
+    Seed(String),
+    #[error("could not listen on {address} ({what})")]
+    Listen { address: SocketAddr, what: &'static str, source: std::io::Error },
+}
+
+/// Serves until `stop`, then drains. `engine` is shut down with it.
+pub async fn serve(config: Config, engine: Engine, stop: CancellationToken) -> Result<(), ServeError> {
+    let _lock = config.state.lock()?;
+    let vault = Arc::new(config.state.vault()?);
+    // Before anything is opened that would have to be closed: a port in use is found out at once.
+    let api = listen(config.api_addr, "API").await?;
+    let public_proxy = listen(config.proxy_addr, "phantom proxy").await?;
+    let store = Store::open(&config.state.database()).await?;
+    close_abandoned(&store).await?;
+    let book = Book::load(&store, Arc::clone(&vault)).await?;
+    let phantom = phantom::Config {
+        providers: config.providers.clone(),
+        silence: config.upstream_silence,
+    };
+    let proxy = Proxy::new(phantom, book, store.clone())?;
+    let credentials = Credentials::new(store.clone(), Arc::clone(&vault), proxy.clone());
+    seed(&credentials, &config.seeds).await?;
+    let app = app(&config, &engine, store.clone(), Arc::clone(&vault), proxy.clone(), credentials);
+    let executor = app.executor.clone();
+    let sessions = app.sessions.clone();
+    tracing::info!(
+        api.addr = %config.api_addr,
+        proxy.addr = %config.proxy_addr,
+        state = %config.state.path().display(),
+        "agentjail serves on http://{}",
+        config.api_addr
+    );
+    let grace = config.grace;
+    let router = router(App::new(Parts { keys: config.keys, ..app }));
+    tokio::join!(
+        httpkit::serve(api, router, stop.clone(), grace),
+        proxy.serve(public_proxy, Door::Public, stop.clone()),
+        reap(sessions, stop.clone()),
+        // Runs are killed as soon as a stop is asked for: the drain waits for their answers.
+        async {
+            stop.cancelled().await;
+            executor.close().await;
+        },
+    );
+    proxy.close(grace).await;
+    engine.shutdown().await;
+    store.close().await;
+    tracing::info!("agentjail has stopped");
+    Ok(())
+}
+
+fn app(
+    config: &Config,
+    engine: &Engine,
+    store: Store,
+    vault: Arc<secret::Vault>,
+    proxy: Proxy,
+    credentials: Credentials,
+) -> Parts {
+    let metrics = Metrics::new();
+    let executor = Executor::new(ExecutorParts {
+        engine: engine.clone(),
+        store: store.clone(),
+        proxy: proxy.clone(),
+        proxy_url: config.proxy_base_url.clone(),
+        dialler: config.dialler.clone(),
+        flavors: config.state.flavors(),
+        config: config.exec,
+        metrics: metrics.clone(),
+    });
+    let url = config.proxy_base_url.clone();
+    Parts {
+        sessions: Sessions::new(store.clone(), Arc::clone(&vault), proxy.clone(), url),
+        vault,
+        keys: None,
+        store,
+        proxy,
+        executor,
+        credentials,
+        metrics,
+        settings: Settings {
+            proxy_base_url: config.proxy_base_url.to_string(),
+            proxy_addr: config.proxy_addr,
+            api_addr: config.api_addr,
+            state_dir: config.state.path().display().to_string(),
+        },
+        persistence: config.persistence.clone(),
+        flavors: config.state.flavors(),
+        cors_origins: config.cors_origins.clone(),
+    }
+}
+
+/// Rows of a server that was killed: what they tell of cannot be running any more.
+async fn close_abandoned(store: &Store) -> Result<(), StoreError> {
+    let closed =
+        store.close_abandoned_jails(Timestamp::now(), "the server was killed while this ran").await?;
+    if closed > 0 {
+        tracing::warn!(closed, "closed rows of jails that a former server left running");
+    }
+    Ok(())
+}
+
+async fn seed(
+    credentials: &Credentials,
+    seeds: &[(ServiceId, Secret)],
+) -> Result<(), ServeError> {
+    for (service, secret) in seeds {
+        let put = credentials.put(TenantId::dev(), service.clone(), secret).await;
+        put.map_err(|error| ServeError::Seed(format!("{service}: {error}")))?;
+    }
+    Ok(())
+}
+
+async fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, ServeError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| ServeError::Listen { address, what, source })
+}
+
+async fn reap(sessions: Sessions, stop: CancellationToken) {
+    let mut ticks = interval(REAP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        if let Err(error) = sessions.reap().await {
+            tracing::error!(error = &error as &dyn std::error::Error, "expired sessions not removed");
+        }
+    }
+}
