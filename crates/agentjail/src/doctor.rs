@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use jail::{Access, Command, Enforcement, Engine, Limits, Network, Offers, Profile, Start, Stdin, Tree};
+use jail::{
+    Access, Command, Enforcement, Engine, Limits, Network, Offers, Profile, Start, Stdin, Tree,
+};
 use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
 
@@ -29,7 +31,12 @@ struct Check {
 }
 
 impl Check {
-    fn new(name: &'static str, holds: bool, found: impl Into<String>, remedy: &'static str) -> Self {
+    fn new(
+        name: &'static str,
+        holds: bool,
+        found: impl Into<String>,
+        remedy: &'static str,
+    ) -> Self {
         Self { name, holds, found: found.into(), remedy: (!holds).then_some(remedy) }
     }
 }
@@ -79,12 +86,18 @@ fn offered(offers: &Offers) -> Vec<Check> {
         Err(why) => Check::new("cgroups", false, why.clone(), DELEGATE),
     };
     let limit = |name, present: bool| {
-        Check::new(name, present, if present { "can be limited" } else { "no controller" }, DELEGATE)
+        Check::new(
+            name,
+            present,
+            if present { "can be limited" } else { "no controller" },
+            DELEGATE,
+        )
     };
     let landlock = offers.landlock_abi;
     let found = landlock.map_or("none".to_owned(), |abi| format!("ABI {abi}"));
     let remedy = "needs Linux 5.13 or newer with `landlock` in the `lsm=` boot parameter";
-    let user = if offers.root { "root: jails run as another host user" } else { "an ordinary user" };
+    let user =
+        if offers.root { "root: jails run as another host user" } else { "an ordinary user" };
     vec![
         Check::new("user", true, user, ""),
         cgroups,
@@ -97,7 +110,8 @@ fn offered(offers: &Offers) -> Vec<Check> {
 
 /// Starts a jail and asks it, from inside, what holds.
 async fn probe(engine: &Engine) -> Check {
-    const REMEDY: &str = "the message names the step; as root in a container it usually lacks a capability";
+    const REMEDY: &str =
+        "the message names the step; as root in a container it usually lacks a capability";
     match inside(engine).await {
         Ok(found) => Check::new("a jail, from inside", true, found, REMEDY),
         Err(error) => Check::new("a jail, from inside", false, format!("{error:#}"), REMEDY),
@@ -119,13 +133,20 @@ async fn inside(engine: &Engine) -> anyhow::Result<String> {
         flavors: Vec::new(),
         network: Network::default(),
         profile: Profile::Standard,
-        limits: Limits { memory_bytes: 64 << 20, cpu_percent: 100, pids: 16, open_files: 256, tmp_bytes: 1 << 20 },
+        limits: Limits {
+            memory_bytes: 64 << 20,
+            cpu_percent: 100,
+            pids: 16,
+            open_files: 256,
+            tmp_bytes: 1 << 20,
+        },
         enforcement: Enforcement::BestEffort,
     };
     let mut running = engine.spawn(start).await?;
     let mut said = String::new();
     let limit = Duration::from_secs(10);
-    let (read, outcome) = tokio::join!(running.stdout.read_to_string(&mut said), running.jail.wait(limit));
+    let (read, outcome) =
+        tokio::join!(running.stdout.read_to_string(&mut said), running.jail.wait(limit));
     read.context("could not read the jail's output")?;
     let words: Vec<&str> = said.split_whitespace().collect();
     let expected = ["1000", "CapBnd:", "0000000000000000", "NoNewPrivs:", "1", "Seccomp:", "2"];
@@ -134,5 +155,8 @@ async fn inside(engine: &Engine) -> anyhow::Result<String> {
         "exit {}, said {said:?}",
         outcome.exit_code()
     );
-    Ok(format!("uid 1000, no capabilities, filtered; started in {:.1} ms", outcome.duration.as_secs_f64() * 1e3))
+    Ok(format!(
+        "uid 1000, no capabilities, filtered; started in {:.1} ms",
+        outcome.duration.as_secs_f64() * 1e3
+    ))
 }

@@ -26,9 +26,7 @@ enum Command {
     /// Tell what this machine can enforce, what is missing, and how to get it
     Doctor(doctor::Flags),
     /// Print completions for a shell
-    Completions {
-        shell: Shell,
-    },
+    Completions { shell: Shell },
     /// Print the control plane's OpenAPI document
     Openapi,
 }
@@ -61,13 +59,21 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(flags) => run::run(*flags),
         Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "agentjail", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "agentjail",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
         Command::Openapi => {
             let document = control::openapi_document().to_pretty_json()?;
             // A reader that closes early (`| head`) is not an error of ours.
-            drop(std::io::Write::write_all(&mut std::io::stdout(), format!("{document}\n").as_bytes()));
+            drop(std::io::Write::write_all(
+                &mut std::io::stdout(),
+                format!("{document}\n").as_bytes(),
+            ));
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -145,9 +145,10 @@ fn no_jail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 }
 
 fn plan(flags: &Flags) -> anyhow::Result<Plan> {
-    let rules = flags.allow.iter().map(|rule| {
-        rule.parse::<Rule>().with_context(|| format!("--allow {rule:?}"))
-    });
+    let rules = flags
+        .allow
+        .iter()
+        .map(|rule| rule.parse::<Rule>().with_context(|| format!("--allow {rule:?}")));
     let rules: Vec<Rule> = rules.collect::<anyhow::Result<_>>()?;
     let mode = match (flags.net, rules.is_empty()) {
         (None | Some(Net::None), true) => Mode::None,
@@ -172,7 +173,9 @@ fn start(flags: &Flags, plan: &Plan) -> anyhow::Result<Start> {
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
     ];
     for entry in &flags.env {
-        let (name, value) = entry.split_once('=').filter(|(name, _)| !name.is_empty())
+        let (name, value) = entry
+            .split_once('=')
+            .filter(|(name, _)| !name.is_empty())
             .with_context(|| format!("--env {entry:?}: write NAME=VALUE"))?;
         environment.retain(|(known, _)| known != name);
         environment.push((name.to_owned(), value.to_owned()));
@@ -206,7 +209,8 @@ fn tree(flag: &str, directory: Option<&PathBuf>, access: Access) -> anyhow::Resu
     let Some(directory) = directory else {
         return Ok(Tree::Fresh { bytes: TREE_BYTES, access });
     };
-    let path = directory.canonicalize().with_context(|| format!("{flag} {}", directory.display()))?;
+    let path =
+        directory.canonicalize().with_context(|| format!("{flag} {}", directory.display()))?;
     if !path.is_dir() {
         bail!("{flag} {}: not a directory", directory.display());
     }
@@ -229,7 +233,9 @@ async fn attend(
         let mut incoming = signal(kind)?;
         let orders = orders.clone();
         tasks.spawn(async move {
-            while incoming.recv().await.is_some() && orders.send(kind.as_raw_value()).await.is_ok() {}
+            while incoming.recv().await.is_some() && orders.send(kind.as_raw_value()).await.is_ok()
+            {
+            }
         });
     }
     if let Some(stdin) = stdin {
@@ -295,7 +301,8 @@ async fn pass(mut pipe: impl AsyncRead + Unpin, target: Target, keep: bool) -> K
             kept.truncated |= taken < length;
             continue;
         }
-        let bytes = if terminal { filter.clean(&chunk[..length]) } else { chunk[..length].to_vec() };
+        let bytes =
+            if terminal { filter.clean(&chunk[..length]) } else { chunk[..length].to_vec() };
         let written = match target {
             Target::Stdout => write_all(&mut out, &bytes).await,
             Target::Stderr => write_all(&mut err, &bytes).await,
@@ -307,7 +314,10 @@ async fn pass(mut pipe: impl AsyncRead + Unpin, target: Target, keep: bool) -> K
     }
 }
 
-async fn write_all(mut to: impl tokio::io::AsyncWrite + Unpin, bytes: &[u8]) -> std::io::Result<()> {
+async fn write_all(
+    mut to: impl tokio::io::AsyncWrite + Unpin,
+    bytes: &[u8],
+) -> std::io::Result<()> {
     to.write_all(bytes).await?;
     to.flush().await
 }
@@ -379,14 +389,16 @@ impl TerminalFilter {
 }
 
 fn print_json(outcome: &Outcome, out: Kept, err: Kept, enforced: &[String]) -> anyhow::Result<()> {
-    let stats = outcome.statistics.map(|stats| json!({
-        "memory_peak_bytes": stats.memory_peak_bytes,
-        "memory_current_bytes": stats.memory_current_bytes,
-        "cpu_usage_usec": stats.cpu_usage_usec,
-        "io_read_bytes": stats.io_read_bytes,
-        "io_write_bytes": stats.io_write_bytes,
-        "pids_current": stats.pids_current,
-    }));
+    let stats = outcome.statistics.map(|stats| {
+        json!({
+            "memory_peak_bytes": stats.memory_peak_bytes,
+            "memory_current_bytes": stats.memory_current_bytes,
+            "cpu_usage_usec": stats.cpu_usage_usec,
+            "io_read_bytes": stats.io_read_bytes,
+            "io_write_bytes": stats.io_write_bytes,
+            "pids_current": stats.pids_current,
+        })
+    });
     let result = json!({
         "stdout": String::from_utf8_lossy(&out.bytes),
         "stderr": String::from_utf8_lossy(&err.bytes),
@@ -419,8 +431,13 @@ mod tests {
 
     #[test]
     fn a_terminal_is_drawn_on_but_not_spoken_to() {
-        let clean = |text: &str| String::from_utf8(TerminalFilter::default().clean(text.as_bytes())).unwrap();
-        assert_eq!(clean("plain é\n\x1b[1;31mred\x1b[0m\x1b[2K\r"), "plain é\n\x1b[1;31mred\x1b[0m\x1b[2K\r");
+        let clean = |text: &str| {
+            String::from_utf8(TerminalFilter::default().clean(text.as_bytes())).unwrap()
+        };
+        assert_eq!(
+            clean("plain é\n\x1b[1;31mred\x1b[0m\x1b[2K\r"),
+            "plain é\n\x1b[1;31mred\x1b[0m\x1b[2K\r"
+        );
         assert_eq!(clean("a\x1b]52;c;c2VjcmV0\x07b"), "ab");
         assert_eq!(clean("a\x1b]0;title\x1b\\b"), "ab");
         assert_eq!(clean("a\x1bP$q\"p\x1b\\b"), "ab");

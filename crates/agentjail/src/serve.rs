@@ -26,7 +26,7 @@ pub(crate) struct Flags {
     /// Where the phantom proxy listens
     #[arg(long, env = "PROXY_ADDR", default_value = "127.0.0.1:8443", value_name = "ADDR")]
     proxy_addr: String,
-    /// What sandboxes are told: `http://HOST[:PORT]` or `https://HOST[:PORT]` [default: http://<PROXY_ADDR>]
+    /// What sandboxes are told: `http://HOST[:PORT]` or `https://HOST[:PORT]` [default: `http://<PROXY_ADDR>`]
     #[arg(long, env = "PROXY_BASE_URL", value_name = "URL")]
     proxy_base_url: Option<String>,
     /// Comma-separated `token@tenant:role`, the role `admin` or `operator` [default: one admin key,
@@ -62,7 +62,13 @@ pub(crate) struct Flags {
     #[arg(long, env = "OPENAI_API_KEY", hide_env_values = true, value_name = "KEY", hide = true)]
     openai_api_key: Option<String>,
     /// Real key that becomes a credential of tenant `dev`
-    #[arg(long, env = "ANTHROPIC_API_KEY", hide_env_values = true, value_name = "KEY", hide = true)]
+    #[arg(
+        long,
+        env = "ANTHROPIC_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY",
+        hide = true
+    )]
     anthropic_api_key: Option<String>,
     /// Real key that becomes a credential of tenant `dev`
     #[arg(long, env = "GITHUB_TOKEN", hide_env_values = true, value_name = "KEY", hide = true)]
@@ -77,7 +83,12 @@ pub(crate) struct Flags {
     #[arg(long, env = "AGENTJAIL_OUTPUT_LIMIT_BYTES", default_value = "1048576", value_name = "N")]
     output_limit_bytes: String,
     /// How long an upstream may be silent in the middle of an exchange
-    #[arg(long, env = "AGENTJAIL_UPSTREAM_SILENCE_SECS", default_value = "600", value_name = "SECS")]
+    #[arg(
+        long,
+        env = "AGENTJAIL_UPSTREAM_SILENCE_SECS",
+        default_value = "600",
+        value_name = "SECS"
+    )]
     upstream_silence_secs: String,
     /// Host user and group that jails run as when the server is root
     #[arg(long, env = "AGENTJAIL_HOST_ID", value_name = "ID")]
@@ -92,7 +103,12 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
     /// How often idle workspaces are looked for; 0 is never
-    #[arg(long, env = "AGENTJAIL_IDLE_CHECK_INTERVAL_SECS", default_value = "30", value_name = "SECS")]
+    #[arg(
+        long,
+        env = "AGENTJAIL_IDLE_CHECK_INTERVAL_SECS",
+        default_value = "30",
+        value_name = "SECS"
+    )]
     idle_check_interval_secs: String,
     /// Age at which snapshots are removed
     #[arg(long, env = "AGENTJAIL_SNAPSHOT_MAX_AGE_SECS", value_name = "SECS")]
@@ -101,7 +117,12 @@ pub(crate) struct Flags {
     #[arg(long, env = "AGENTJAIL_SNAPSHOT_MAX_COUNT", value_name = "N")]
     snapshot_max_count: Option<String>,
     /// How often snapshots are looked through
-    #[arg(long, env = "AGENTJAIL_SNAPSHOT_GC_TICK_SECS", default_value = "60", value_name = "SECS")]
+    #[arg(
+        long,
+        env = "AGENTJAIL_SNAPSHOT_GC_TICK_SECS",
+        default_value = "60",
+        value_name = "SECS"
+    )]
     snapshot_gc_tick_secs: String,
     /// How long requests in flight may take after a signal to stop
     #[arg(long, env = "AGENTJAIL_GRACE_SECS", default_value = "5", value_name = "SECS")]
@@ -166,7 +187,9 @@ fn start_logging(flags: &Flags) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).context("RUST_LOG (--log)")?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match flags.log_format.trim() {
-        "text" | "" => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        "text" | "" => {
+            builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init();
+        }
         "json" => builder.json().init(),
         other => bail!("LOG_FORMAT (--log-format): {other:?} is neither `text` nor `json`"),
     }
@@ -187,7 +210,10 @@ fn configure(flags: Flags) -> anyhow::Result<(Config, jail::Config)> {
         allow_private: networks(&flags.egress_allow_private).context("--egress-allow-private")?,
     };
     let exec = ExecConfig {
-        max_concurrent: number("AGENTJAIL_MAX_CONCURRENT (--max-concurrent)", &flags.max_concurrent)?,
+        max_concurrent: number(
+            "AGENTJAIL_MAX_CONCURRENT (--max-concurrent)",
+            &flags.max_concurrent,
+        )?,
         output_limit_bytes: number(
             "AGENTJAIL_OUTPUT_LIMIT_BYTES (--output-limit-bytes)",
             &flags.output_limit_bytes,
@@ -255,7 +281,10 @@ fn keys(flags: &Flags, config: &Config) -> anyhow::Result<Option<ApiKeys>> {
     } else {
         tracing::info!(file = %file.display(), "using the admin key made at first start");
     }
-    Ok(Some(ApiKeys::parse(&format!("{}@dev:admin", key.expose())).context(file.display().to_string())?))
+    Ok(Some(
+        ApiKeys::parse(&format!("{}@dev:admin", key.expose()))
+            .context(file.display().to_string())?,
+    ))
 }
 
 fn state_dir(flags: &Flags) -> anyhow::Result<PathBuf> {
@@ -345,9 +374,11 @@ fn seconds(name: &str, text: &str) -> anyhow::Result<Duration> {
 pub(crate) fn resolutions(entries: &[String]) -> anyhow::Result<HashMap<HostName, Vec<IpAddr>>> {
     let mut resolve: HashMap<HostName, Vec<IpAddr>> = HashMap::new();
     for entry in entries {
-        let (host, address) = entry.split_once('=').with_context(|| format!("{entry:?} is not HOST=IP"))?;
+        let (host, address) =
+            entry.split_once('=').with_context(|| format!("{entry:?} is not HOST=IP"))?;
         let host = HostName::parse(host).with_context(|| format!("{entry:?}"))?;
-        let address = address.parse().with_context(|| format!("{entry:?} does not end in an address"))?;
+        let address =
+            address.parse().with_context(|| format!("{entry:?} does not end in an address"))?;
         resolve.entry(host).or_default().push(address);
     }
     Ok(resolve)
@@ -356,7 +387,9 @@ pub(crate) fn resolutions(entries: &[String]) -> anyhow::Result<HashMap<HostName
 /// Reads networks, or single addresses.
 pub(crate) fn networks(entries: &[String]) -> anyhow::Result<Vec<IpNet>> {
     let read = |entry: &String| {
-        let network = entry.parse().or_else(|error| entry.parse::<IpAddr>().map(IpNet::from).map_err(|_| error));
+        let network = entry
+            .parse()
+            .or_else(|error| entry.parse::<IpAddr>().map(IpNet::from).map_err(|_| error));
         network.with_context(|| format!("{entry:?} is not a network such as 10.0.0.0/8"))
     };
     entries.iter().map(read).collect()

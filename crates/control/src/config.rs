@@ -162,8 +162,11 @@ mod tests {
     #[test]
     fn a_base_url_reads_back_as_written() {
         for text in [
-            "http://127.0.0.1:8443", "http://proxy.internal", "https://proxy.example.com:9000",
-            "http://[::1]:8443", "http://10.0.0.5:8443",
+            "http://127.0.0.1:8443",
+            "http://proxy.internal",
+            "https://proxy.example.com:9000",
+            "http://[::1]:8443",
+            "http://10.0.0.5:8443",
         ] {
             assert_eq!(text.parse::<BaseUrl>().unwrap().to_string(), text);
         }
@@ -171,7 +174,18 @@ mod tests {
 
     #[test]
     fn what_is_not_a_base_url_is_refused() {
-        for text in ["", "127.0.0.1:8443", "ftp://a", "http://", "http://a/b", "http://a/", "http://u@a", "http://a b", "http://a:", "http://a:x"] {
+        for text in [
+            "",
+            "127.0.0.1:8443",
+            "ftp://a",
+            "http://",
+            "http://a/b",
+            "http://a/",
+            "http://u@a",
+            "http://a b",
+            "http://a:",
+            "http://a:x",
+        ] {
             assert!(text.parse::<BaseUrl>().is_err(), "{text}");
         }
     }

@@ -6,8 +6,10 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use axum::http::Method;
+use axum::http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER,
+};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use httpkit::{ApiError, Kind, RequestId, with_request_id};
@@ -165,4 +167,3 @@ impl From<crate::exec::ExecError> for ApiError {
 pub(crate) fn internal(error: impl Error + Send + Sync + 'static) -> ApiError {
     ApiError::internal(error)
 }
-

@@ -18,4 +18,6 @@ mod service;
 pub(crate) use options::ExecOptions;
 pub(crate) use owner::Event;
 pub(crate) use result::{ExecResult, ResourceStats};
-pub(crate) use service::{Code, ExecError, Executor, ExecutorParts, Job, Live, Program, SessionAccess};
+pub(crate) use service::{
+    Code, ExecError, Executor, ExecutorParts, Job, Live, Program, SessionAccess,
+};

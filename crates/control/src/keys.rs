@@ -86,8 +86,16 @@ mod tests {
     #[test]
     fn one_malformed_entry_refuses_the_list_without_showing_it() {
         for list in [
-            "", " , ", "s3cret", "s3cret@acme", "s3cret@acme:root", "s3cret@Acme:admin", "@acme:admin",
-            "s3 cret@acme:admin", "good@acme:admin,s3cret", "s3cret@:admin",
+            "",
+            " , ",
+            "s3cret",
+            "s3cret@acme",
+            "s3cret@acme:root",
+            "s3cret@Acme:admin",
+            "@acme:admin",
+            "s3 cret@acme:admin",
+            "good@acme:admin,s3cret",
+            "s3cret@:admin",
         ] {
             let error = ApiKeys::parse(list).unwrap_err().to_string();
             assert!(!error.contains("s3cret"), "{error}");

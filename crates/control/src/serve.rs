@@ -44,7 +44,11 @@ pub enum ServeError {
 }
 
 /// Serves until `stop`, then drains. `engine` is shut down with it.
-pub async fn serve(config: Config, engine: Engine, stop: CancellationToken) -> Result<(), ServeError> {
+pub async fn serve(
+    config: Config,
+    engine: Engine,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
     let _lock = config.state.lock()?;
     let vault = Arc::new(config.state.vault()?);
     // Before anything is opened that would have to be closed: a port in use is found out at once.
@@ -53,10 +57,8 @@ pub async fn serve(config: Config, engine: Engine, stop: CancellationToken) -> R
     let store = Store::open(&config.state.database()).await?;
     close_abandoned(&store).await?;
     let book = Book::load(&store, Arc::clone(&vault)).await?;
-    let phantom = phantom::Config {
-        providers: config.providers.clone(),
-        silence: config.upstream_silence,
-    };
+    let phantom =
+        phantom::Config { providers: config.providers.clone(), silence: config.upstream_silence };
     let proxy = Proxy::new(phantom, book, store.clone())?;
     let credentials = Credentials::new(store.clone(), Arc::clone(&vault), proxy.clone());
     seed(&credentials, &config.seeds).await?;
@@ -132,18 +134,16 @@ fn app(
 
 /// Rows of a server that was killed: what they tell of cannot be running any more.
 async fn close_abandoned(store: &Store) -> Result<(), StoreError> {
-    let closed =
-        store.close_abandoned_jails(Timestamp::now(), "the server was killed while this ran").await?;
+    let closed = store
+        .close_abandoned_jails(Timestamp::now(), "the server was killed while this ran")
+        .await?;
     if closed > 0 {
         tracing::warn!(closed, "closed rows of jails that a former server left running");
     }
     Ok(())
 }
 
-async fn seed(
-    credentials: &Credentials,
-    seeds: &[(ServiceId, Secret)],
-) -> Result<(), ServeError> {
+async fn seed(credentials: &Credentials, seeds: &[(ServiceId, Secret)]) -> Result<(), ServeError> {
     for (service, secret) in seeds {
         let put = credentials.put(TenantId::dev(), service.clone(), secret).await;
         put.map_err(|error| ServeError::Seed(format!("{service}: {error}")))?;
@@ -161,7 +161,10 @@ async fn reap(sessions: Sessions, stop: CancellationToken) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         if let Err(error) = sessions.reap().await {
-            tracing::error!(error = &error as &dyn std::error::Error, "expired sessions not removed");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "expired sessions not removed"
+            );
         }
     }
 }

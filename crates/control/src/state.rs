@@ -68,7 +68,7 @@ impl StateDir {
     /// The vault under this directory's master key, which is made at first use.
     pub fn vault(&self) -> Result<Vault, StateError> {
         let path = self.path.join("master.key");
-        let text = self.secret_file(&path, || hex(Vault::random_master_key().as_ref()))?;
+        let text = secret_file(&path, || hex(Vault::random_master_key().as_ref()))?;
         let key = unhex(text.expose()).ok_or(StateError::NotAKey { path })?;
         Ok(Vault::new(&key.into()))
     }
@@ -78,38 +78,38 @@ impl StateDir {
         let path = self.path.join("admin.key");
         let first = if path.exists() { FirstStart::No } else { FirstStart::Yes };
         let make = || format!("aj_{}", hex(&Vault::random_master_key()[..24]));
-        Ok((self.secret_file(&path, make)?, first))
+        Ok((secret_file(&path, make)?, first))
     }
+}
 
-    /// Reads a file of mode 0600, or makes it. Written beside and renamed: a crash in between leaves
-    /// no half of a key.
-    fn secret_file(&self, path: &Path, make: impl Fn() -> String) -> Result<Secret, StateError> {
-        let fail = |source| StateError::File { path: path.to_owned(), source };
-        let mut text = String::new();
-        match File::open(path) {
-            Ok(mut file) => {
-                if file.metadata().map_err(fail)?.permissions().mode() & 0o077 != 0 {
-                    return Err(StateError::TooOpen { path: path.to_owned() });
-                }
-                file.read_to_string(&mut text).map_err(fail)?;
+/// Reads a file of mode 0600, or makes it. Written beside and renamed: a crash in between leaves
+/// no half of a key.
+fn secret_file(path: &Path, make: impl Fn() -> String) -> Result<Secret, StateError> {
+    let fail = |source| StateError::File { path: path.to_owned(), source };
+    let mut text = String::new();
+    match File::open(path) {
+        Ok(mut file) => {
+            if file.metadata().map_err(fail)?.permissions().mode() & 0o077 != 0 {
+                return Err(StateError::TooOpen { path: path.to_owned() });
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                text = make();
-                let fresh = path.with_extension("new");
-                let mut file = File::options()
-                    .create(true)
-                    .write(true)
-                    .truncate(true)
-                    .mode(0o600)
-                    .open(&fresh)
-                    .map_err(fail)?;
-                file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
-                fs::rename(&fresh, path).map_err(fail)?;
-            }
-            Err(error) => return Err(fail(error)),
+            file.read_to_string(&mut text).map_err(fail)?;
         }
-        Ok(Secret::new(text.trim().to_owned()))
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            text = make();
+            let fresh = path.with_extension("new");
+            let mut file = File::options()
+                .create(true)
+                .write(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&fresh)
+                .map_err(fail)?;
+            file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fail)?;
+            fs::rename(&fresh, path).map_err(fail)?;
+        }
+        Err(error) => return Err(fail(error)),
     }
+    Ok(Secret::new(text.trim().to_owned()))
 }
 
 /// Whether a key was made just now, and so has not been shown yet.

@@ -39,7 +39,9 @@ pub(crate) async fn serve(rules: Arc<Rules>, stream: TcpStream) {
 fn tunnel(rules: &Arc<Rules>, mut request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
     let asked = request.uri().authority().cloned();
     let asked = asked.filter(|authority| !authority.as_str().contains('@'));
-    let Some(asked) = asked else { return Err(Refusal::NotAllowed("a CONNECT without a host".into())) };
+    let Some(asked) = asked else {
+        return Err(Refusal::NotAllowed("a CONNECT without a host".into()));
+    };
     let port = asked.port_u16().unwrap_or(443);
     let target = rules.named(asked.host(), port)?;
     let client = hyper::upgrade::on(&mut request);

@@ -197,10 +197,10 @@ impl Rules {
     pub(crate) fn named(&self, host: &str, port: u16) -> Result<Target, Refusal> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = bare.parse() {
-            return match self.policy.allows_address(address, port) {
-                true => Ok(Target::Address(address)),
-                false => Err(Refusal::NotAllowed(format!("{host}:{port}"))),
-            };
+            if self.policy.allows_address(address, port) {
+                return Ok(Target::Address(address));
+            }
+            return Err(Refusal::NotAllowed(format!("{host}:{port}")));
         }
         match HostName::parse(host) {
             Ok(name) => self.allow_name(name, port),

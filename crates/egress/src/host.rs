@@ -20,7 +20,9 @@ pub enum HostNameError {
     Length,
     #[error("a part of a host name has 1 to {LONGEST_LABEL} characters between dots")]
     Label,
-    #[error("a host name holds letters, digits, `-`, `_` and dots only (write other names as `xn--…`)")]
+    #[error(
+        "a host name holds letters, digits, `-`, `_` and dots only (write other names as `xn--…`)"
+    )]
     Character,
     #[error("a host name does not end in a number: write an address in its usual form")]
     Number,
@@ -90,10 +92,31 @@ mod tests {
         let long = format!("{}.com", "a".repeat(64));
         let longer = ["a".repeat(60).as_str(); 5].join(".");
         for text in [
-            "", ".", "..", "a..b", "evil\0.example.com", "a b", "a\r\nb", "a\tb", "a%00.example.com",
-            "user@example.com", "example.com#x", "example.com/x", "[::1]", "bücher.example",
-            "-a.com", "a-.com", "127.1", "2130706433", "0x7f000001", "1.2.3.4", "a.0x1",
-            "example.com:443", "*.example.com", &long, &longer,
+            "",
+            ".",
+            "..",
+            "a..b",
+            "evil\0.example.com",
+            "a b",
+            "a\r\nb",
+            "a\tb",
+            "a%00.example.com",
+            "user@example.com",
+            "example.com#x",
+            "example.com/x",
+            "[::1]",
+            "bücher.example",
+            "-a.com",
+            "a-.com",
+            "127.1",
+            "2130706433",
+            "0x7f000001",
+            "1.2.3.4",
+            "a.0x1",
+            "example.com:443",
+            "*.example.com",
+            &long,
+            &longer,
         ] {
             assert!(HostName::parse(text).is_err(), "{text:?}");
         }
@@ -104,7 +127,9 @@ mod tests {
         let suffix = HostName::parse("example.com").unwrap();
         let below = |text| HostName::parse(text).unwrap().is_below(&suffix);
         assert!(below("a.example.com") && below("a.b.example.com"));
-        assert!(!below("example.com") && !below("badexample.com") && !below("example.com.evil.net"));
+        assert!(
+            !below("example.com") && !below("badexample.com") && !below("example.com.evil.net")
+        );
     }
 
     proptest! {

@@ -26,8 +26,14 @@ use crate::relay;
 const HEAD: Duration = Duration::from_secs(15);
 
 /// Headers that speak of one connection, not of the message.
-const HOP_BY_HOP: [&str; 6] =
-    ["keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"];
+const HOP_BY_HOP: [&str; 6] = [
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+];
 
 pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
 
@@ -92,7 +98,8 @@ impl Upstream {
         if request.method() == Method::CONNECT {
             return Err(Refusal::NotAllowed("CONNECT".to_owned()));
         }
-        let client_upgrade = is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
+        let client_upgrade =
+            is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().unwrap_or_default();
         clean(request.headers_mut(), client_upgrade.is_some());
@@ -101,8 +108,10 @@ impl Upstream {
             Some((same, sender)) if same == *target && !sender.is_closed() => sender,
             _ => open(rules, target, port).await?,
         };
-        let mut response =
-            sender.send_request(request).await.map_err(|error| Refusal::Broken(std::io::Error::other(error)))?;
+        let mut response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| Refusal::Broken(std::io::Error::other(error)))?;
         *upstream = Some((target.clone(), sender));
         if let Some(client_upgrade) = client_upgrade
             && response.status() == StatusCode::SWITCHING_PROTOCOLS

@@ -98,9 +98,9 @@ impl Policy {
     /// Whether an address may be dialled by itself, without a name.
     pub fn allows_address(&self, address: IpAddr, port: u16) -> bool {
         let address = address.to_canonical();
-        self.rules.iter().any(|rule| {
-            rule.allows_port(port) && rule.host == HostPattern::Address(address)
-        })
+        self.rules
+            .iter()
+            .any(|rule| rule.allows_port(port) && rule.host == HostPattern::Address(address))
     }
 
     /// Every port that some rule allows: where the jail needs a listener.
@@ -152,7 +152,9 @@ mod tests {
     #[test]
     fn a_rule_without_a_port_is_for_the_web() {
         let policy = policy(&["Example.com."]);
-        assert!(policy.allows(&name("example.com"), 443) && policy.allows(&name("example.com"), 80));
+        assert!(
+            policy.allows(&name("example.com"), 443) && policy.allows(&name("example.com"), 80)
+        );
         assert!(!policy.allows(&name("example.com"), 22));
         assert!(!policy.allows(&name("a.example.com"), 443));
     }

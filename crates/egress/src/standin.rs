@@ -32,7 +32,10 @@ impl StandIns {
             Some(&number) => number,
             None => self.add(name)?,
         };
-        Some((Ipv4Addr::from_bits(FIRST_V4 + number), Ipv6Addr::from_bits(FIRST_V6 + u128::from(number))))
+        Some((
+            Ipv4Addr::from_bits(FIRST_V4 + number),
+            Ipv6Addr::from_bits(FIRST_V6 + u128::from(number)),
+        ))
     }
 
     /// The name an address stands for.
@@ -76,7 +79,9 @@ mod tests {
     fn a_walk_of_the_name_space_ends() {
         let mut stand_ins = StandIns::default();
         for n in 0..MOST {
-            assert!(stand_ins.addresses(&HostName::parse(&format!("n{n}.example")).unwrap()).is_some());
+            assert!(
+                stand_ins.addresses(&HostName::parse(&format!("n{n}.example")).unwrap()).is_some()
+            );
         }
         assert_eq!(stand_ins.addresses(&HostName::parse("one-more.example").unwrap()), None);
     }

@@ -39,7 +39,8 @@ pub(crate) fn read(bytes: &[u8]) -> Reading {
         };
         let [kind, major, _, high, low] = *header;
         let length = usize::from(u16::from_be_bytes([high, low]));
-        if kind != HANDSHAKE || major != 3 || length == 0 || message.len() + length > LONGEST_HELLO {
+        if kind != HANDSHAKE || major != 3 || length == 0 || message.len() + length > LONGEST_HELLO
+        {
             return Reading::Not;
         }
         let available = length.min(after.len());
@@ -164,7 +165,10 @@ mod tests {
     }
 
     fn records(message: &[u8], each: usize) -> Vec<u8> {
-        message.chunks(each).flat_map(|part| [vec![HANDSHAKE, 3, 1], vector(part)].concat()).collect()
+        message
+            .chunks(each)
+            .flat_map(|part| [vec![HANDSHAKE, 3, 1], vector(part)].concat())
+            .collect()
     }
 
     #[test]
@@ -185,7 +189,8 @@ mod tests {
     fn no_name_an_encrypted_one_and_two_are_told_apart() {
         let parsed = |extensions: &[u8]| read(&records(&hello(extensions), 16_384));
         assert_eq!(parsed(&[]), Reading::Done(Hello { server_name: None, encrypted: false }));
-        let encrypted = [name_extension("outer.example"), extension(ENCRYPTED_CLIENT_HELLO, &[0])].concat();
+        let encrypted =
+            [name_extension("outer.example"), extension(ENCRYPTED_CLIENT_HELLO, &[0])].concat();
         assert!(matches!(parsed(&encrypted), Reading::Done(Hello { encrypted: true, .. })));
         let two = [name_extension("a.example"), name_extension("b.example")].concat();
         assert_eq!(parsed(&two), Reading::Not);

@@ -124,8 +124,13 @@ mod tests {
     #[test]
     fn a_wrong_body_is_told_by_field() {
         assert_eq!(complaint("{}"), "missing field `services`");
-        assert_eq!(complaint(r#"{"services": [1]}"#), "services[0]: invalid type: integer `1`, expected a string");
-        assert!(complaint(r#"{"services": [], "ttl_secs": -1}"#).starts_with("ttl_secs: invalid value"));
+        assert_eq!(
+            complaint(r#"{"services": [1]}"#),
+            "services[0]: invalid type: integer `1`, expected a string"
+        );
+        assert!(
+            complaint(r#"{"services": [], "ttl_secs": -1}"#).starts_with("ttl_secs: invalid value")
+        );
         assert!(complaint("").contains("empty"));
         assert!(complaint("{").starts_with("the body is not JSON"));
         assert!(complaint(r#"{"services": []} x"#).contains("goes on"));

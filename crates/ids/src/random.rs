@@ -112,7 +112,14 @@ mod tests {
     #[test]
     fn what_is_not_an_id_is_refused() {
         let hex = "0123456789abcdef01234567";
-        for text in ["", "sess_", hex, "sess_../../etc/passwd0000", &format!("wrk_{hex}"), &format!("sess_{hex}0")] {
+        for text in [
+            "",
+            "sess_",
+            hex,
+            "sess_../../etc/passwd0000",
+            &format!("wrk_{hex}"),
+            &format!("sess_{hex}0"),
+        ] {
             assert!(text.parse::<SessionId>().is_err(), "{text}");
         }
         assert!(format!("sess_{}", hex.to_uppercase()).parse::<SessionId>().is_err());

@@ -43,11 +43,7 @@ const DEFAULT_HOST_ID: u32 = 1_878_982_656;
 impl Config {
     /// The defaults, with this very program as the launcher.
     pub fn of_this_program() -> io::Result<Self> {
-        Ok(Self {
-            host_id: DEFAULT_HOST_ID,
-            hosts: Vec::new(),
-            program: std::env::current_exe()?,
-        })
+        Ok(Self { host_id: DEFAULT_HOST_ID, hosts: Vec::new(), program: std::env::current_exe()? })
     }
 }
 
@@ -143,7 +139,11 @@ impl Engine {
         let (enforced, listeners) = jail.ready().await?;
         Ok(Running {
             jail,
-            stdin: stdin.1.map(pipe::Sender::from_owned_fd).transpose().map_err(SpawnError::Pipes)?,
+            stdin: stdin
+                .1
+                .map(pipe::Sender::from_owned_fd)
+                .transpose()
+                .map_err(SpawnError::Pipes)?,
             stdout: pipe::Receiver::from_owned_fd(stdout.1).map_err(SpawnError::Pipes)?,
             stderr: pipe::Receiver::from_owned_fd(stderr.1).map_err(SpawnError::Pipes)?,
             listeners,
@@ -227,12 +227,8 @@ struct Pipes {
 
 impl Pipes {
     fn open(start: &Start) -> io::Result<Self> {
-        let (ours, report) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (ours, report) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         let stdin = match start.stdin {
             Stdin::Empty => (std::fs::File::open("/dev/null")?.into(), None),

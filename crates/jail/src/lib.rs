@@ -14,7 +14,7 @@ pub use engine::{Config, Engine, SpawnError, Start, StartError, Stdin};
 pub use jail::{Jail, Outcome, Running};
 pub use launch::cgroup::Statistics;
 pub use launch::message::{
-    Access, Command, Enforcement, Exit, Limits, Listener, Local, Network, Offers, Profile, Transport,
-    Tree,
+    Access, Command, Enforcement, Exit, Limits, Listener, Local, Network, Offers, Profile,
+    Transport, Tree,
 };
 pub use launch::{Role, run as run_launcher};

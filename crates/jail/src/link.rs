@@ -81,7 +81,11 @@ impl Link {
     ///
     /// If the caller goes away, a jail that was asked for is born, finds its report socket closed,
     /// and ends.
-    pub(crate) async fn ask(&self, spec: Spec, descriptors: &[BorrowedFd<'_>]) -> Result<Answer, LinkError> {
+    pub(crate) async fn ask(
+        &self,
+        spec: Spec,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Answer, LinkError> {
         let (answer, answered) = oneshot::channel();
         let jail = spec.jail;
         lock(&self.waiting).as_mut().ok_or(LinkError::Gone)?.insert(jail, answer);

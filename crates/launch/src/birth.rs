@@ -37,6 +37,12 @@ pub(crate) struct Newborn {
     pub(crate) group: Option<Group>,
 }
 
+/// Why there is no jail, and a group that may need a moment before it can be removed.
+pub(crate) struct Stillborn {
+    pub(crate) fault: Box<Fault>,
+    pub(crate) group: Option<Box<Group>>,
+}
+
 impl Birthplace {
     pub(crate) fn new(
         host_user: u32,
@@ -60,11 +66,12 @@ impl Birthplace {
         driver: Option<&dyn Driver>,
         spec: Spec,
         descriptors: Vec<OwnedFd>,
-    ) -> Result<Newborn, (Fault, Option<Group>)> {
-        let (group, enforced) = make_group(driver, &spec).map_err(|fault| (fault, None))?;
+    ) -> Result<Newborn, Stillborn> {
+        let (group, enforced) = make_group(driver, &spec)
+            .map_err(|fault| Stillborn { fault: Box::new(fault), group: None })?;
         match self.bear_into(group.as_ref(), spec, &descriptors, enforced) {
             Ok((pid, init)) => Ok(Newborn { pid, init, group }),
-            Err(fault) => Err((fault, group)),
+            Err(fault) => Err(Stillborn { fault: Box::new(fault), group: group.map(Box::new) }),
         }
     }
 
@@ -76,13 +83,9 @@ impl Birthplace {
         enforced: Vec<String>,
     ) -> Result<(Pid, OwnedFd), Fault> {
         let trees = self.trees(&spec)?;
-        let (door, inner_door) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .at("make the door to init")?;
+        let (door, inner_door) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .at("make the door to init")?;
         let (birth_group, files): (Option<BorrowedFd<'_>>, &[OwnedFd]) =
             match group.map(|group| &group.entry) {
                 Some(Entry::Birth(directory)) => (Some(directory.as_fd()), &[]),

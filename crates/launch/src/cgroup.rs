@@ -83,7 +83,8 @@ pub(crate) struct Group {
 impl Group {
     /// Removes the group. Fails while the kernel still counts a process in it.
     pub(crate) fn remove(&mut self) -> bool {
-        self.directories.retain(|directory| fs::remove_dir(directory).is_err() && directory.exists());
+        self.directories
+            .retain(|directory| fs::remove_dir(directory).is_err() && directory.exists());
         self.directories.is_empty()
     }
 }
@@ -91,7 +92,11 @@ impl Group {
 /// Finds the driver for this machine, or says why there is none.
 ///
 /// `root` is where the host's root is seen from here.
-pub(crate) fn detect(root: &Path, instance: &str, server_pid: u32) -> Result<Box<dyn Driver>, Fault> {
+pub(crate) fn detect(
+    root: &Path,
+    instance: &str,
+    server_pid: u32,
+) -> Result<Box<dyn Driver>, Fault> {
     let layout = layout::read(root).at("read the cgroup layout")?;
     if layout.v1.contains_key("memory") || layout.v2.is_none() {
         return Ok(Box::new(v1::V1::new(root, &layout, instance)?));

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, wait};
 
-use crate::birth::{Birthplace, Newborn};
+use crate::birth::{Birthplace, Newborn, Stillborn};
 use crate::cgroup::{self, Driver, Group};
 use crate::message::{At as _, Fault, Offers, Preparation, Profile, Reply, Request};
 use crate::{seccomp, template, wire};
@@ -71,6 +71,13 @@ struct Launcher {
     leftover: Vec<Group>,
 }
 
+/// What a preparation makes.
+struct Ready {
+    children: OwnedFd,
+    birthplace: Birthplace,
+    driver: Option<Box<dyn Driver>>,
+}
+
 /// A jail that runs.
 struct Ward {
     init: OwnedFd,
@@ -90,7 +97,7 @@ impl Launcher {
             return Err(rustix::io::Errno::PROTO).at("receive the preparation");
         };
         match Self::make_ready(server.as_fd(), &preparation) {
-            Ok((children, birthplace, driver)) => Ok(Some(Self {
+            Ok(Ready { children, birthplace, driver }) => Ok(Some(Self {
                 server,
                 children,
                 birthplace,
@@ -105,10 +112,7 @@ impl Launcher {
         }
     }
 
-    fn make_ready(
-        server: impl AsFd,
-        preparation: &Preparation,
-    ) -> Result<(OwnedFd, Birthplace, Option<Box<dyn Driver>>), Fault> {
+    fn make_ready(server: impl AsFd, preparation: &Preparation) -> Result<Ready, Fault> {
         let children = sys::child_signals().at("watch for children")?;
         // When the machine runs out of memory, jails go before anything else does.
         drop(fs::write("/proc/self/oom_score_adj", "500"));
@@ -122,7 +126,8 @@ impl Launcher {
         );
         let offers = offers(&driver, root);
         let host_id = if root { preparation.host_id } else { rustix::process::geteuid().as_raw() };
-        let host_group = if root { preparation.host_id } else { rustix::process::getegid().as_raw() };
+        let host_group =
+            if root { preparation.host_id } else { rustix::process::getegid().as_raw() };
         let birthplace = Birthplace::new(
             host_id,
             host_group,
@@ -130,7 +135,7 @@ impl Launcher {
             [Profile::Standard, Profile::Strict].map(seccomp::filter),
         );
         wire::send(server, &Reply::Prepared(offers), &[]).at("send")?;
-        Ok((children, birthplace, driver.ok()))
+        Ok(Ready { children, birthplace, driver: driver.ok() })
     }
 
     fn serve(mut self) -> Result<(), Fault> {
@@ -160,10 +165,8 @@ impl Launcher {
     fn wait(&mut self) -> Result<(bool, bool), Fault> {
         self.leftover.retain_mut(|group| !group.remove());
         let timeout = (!self.leftover.is_empty()).then_some(&RETRY);
-        let mut watched = [
-            PollFd::new(&self.server, PollFlags::IN),
-            PollFd::new(&self.children, PollFlags::IN),
-        ];
+        let mut watched =
+            [PollFd::new(&self.server, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
         match poll(&mut watched, timeout) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).at("wait"),
@@ -182,9 +185,9 @@ impl Launcher {
                 self.jails.insert(pid, Ward { init, group });
                 sent
             }
-            Err((fault, group)) => {
-                self.leftover.extend(group);
-                wire::send(&self.server, &Reply::Refused { jail, fault }, &[])
+            Err(Stillborn { fault, group }) => {
+                self.leftover.extend(group.map(|group| *group));
+                wire::send(&self.server, &Reply::Refused { jail, fault: *fault }, &[])
             }
         }
     }

@@ -38,8 +38,15 @@ pub struct Preparation {
 pub enum Reply {
     Prepared(Offers),
     /// Comes with the pidfd of the jail's init.
-    Born { jail: u64, pid: u32, place: Option<Place> },
-    Refused { jail: u64, fault: Fault },
+    Born {
+        jail: u64,
+        pid: u32,
+        place: Option<Place>,
+    },
+    Refused {
+        jail: u64,
+        fault: Fault,
+    },
     /// The preparation failed: no jail can be made.
     Unfit(Fault),
 }
@@ -200,7 +207,10 @@ pub enum Order {
 pub enum Report {
     /// Everything is in force and the command runs, or could not be executed (then
     /// [`Report::Exited`] follows, with 126 or 127). Comes with the listeners asked for.
-    Ready { enforced: Vec<String>, not_executed: Option<i32> },
+    Ready {
+        enforced: Vec<String>,
+        not_executed: Option<i32>,
+    },
     /// A step failed; nothing untrusted has run.
     Failed(Fault),
     Exited(Exit),

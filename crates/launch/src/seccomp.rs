@@ -60,7 +60,10 @@ enum Action {
 enum Leaf {
     Always(Action),
     /// All checks must pass; the action is for when one does not.
-    Checked { checks: [Option<Check>; 2], otherwise: Action },
+    Checked {
+        checks: [Option<Check>; 2],
+        otherwise: Action,
+    },
 }
 
 /// Compiles a profile.
@@ -95,7 +98,9 @@ fn leaf(verdict: Verdict, profile: Profile) -> Leaf {
         Verdict::Allow => Leaf::Always(Action::Allow),
         Verdict::Deny => Leaf::Always(Action::Deny),
         Verdict::Absent => Leaf::Always(Action::Absent),
-        Verdict::If(check) => Leaf::Checked { checks: [Some(check), None], otherwise: Action::Deny },
+        Verdict::If(check) => {
+            Leaf::Checked { checks: [Some(check), None], otherwise: Action::Deny }
+        }
         Verdict::Network => network(Leaf::Always(Action::Allow)),
         Verdict::Network1(check) => {
             network(Leaf::Checked { checks: [Some(check), None], otherwise: no_family })

@@ -74,7 +74,8 @@ pub(crate) fn build(hosts: &[(String, IpAddr)]) -> Result<(), Fault> {
     etc(jail, hosts)?;
     empty_directories(jail)?;
     let root = open(jail).at("open the jail's root")?;
-    let closed = MountAttributes::READ_ONLY.and(MountAttributes::NO_SUID).and(MountAttributes::NO_DEVICES);
+    let closed =
+        MountAttributes::READ_ONLY.and(MountAttributes::NO_SUID).and(MountAttributes::NO_DEVICES);
     restrict_mount(root, closed, Reach::One).at("close the jail's root")
 }
 
@@ -104,8 +105,9 @@ fn system_directories(jail: &Path) -> Result<(), Fault> {
         fs::create_dir(&target).at(format!("make /{name}"))?;
         mount_bind_recursive(&source, &target).at(format!("bind /{name}"))?;
         let mounted = open(&target).at(format!("open /{name}"))?;
-        let read_only =
-            MountAttributes::READ_ONLY.and(MountAttributes::NO_SUID).and(MountAttributes::NO_DEVICES);
+        let read_only = MountAttributes::READ_ONLY
+            .and(MountAttributes::NO_SUID)
+            .and(MountAttributes::NO_DEVICES);
         restrict_mount(mounted, read_only, Reach::Recursive).at(format!("close /{name}"))?;
     }
     Ok(())
@@ -146,13 +148,17 @@ fn etc(jail: &Path, hosts: &[(String, IpAddr)]) -> Result<(), Fault> {
         copy_directory(&source.join(directory), &target.join(directory))
             .at(format!("copy /etc/{directory}"))?;
     }
-    let hosts = hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect::<String>();
+    let hosts =
+        hosts.iter().map(|(name, address)| format!("{address}\t{name}\n")).collect::<String>();
     let ours = [
-        ("passwd", format!(
-            "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n\
+        (
+            "passwd",
+            format!(
+                "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n\
              agent:x:{USER_ID}:{USER_ID}:agent:/home/agent:/bin/sh\n\
              nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
-        )),
+            ),
+        ),
         ("group", format!("root:x:0:\nagent:x:{USER_ID}:\nnogroup:x:65534:\n")),
         ("hosts", format!("127.0.0.1\tlocalhost jail\n::1\tlocalhost ip6-localhost\n{hosts}")),
         ("resolv.conf", "nameserver 127.0.0.1\noptions timeout:5 attempts:2\n".to_owned()),

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -50,7 +50,11 @@ impl Packet {
     }
 
     /// Sends the message with descriptors. `EAGAIN` on a full non-blocking socket.
-    pub fn send(&self, socket: impl AsFd, descriptors: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
+    pub fn send(
+        &self,
+        socket: impl AsFd,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> rustix::io::Result<()> {
         let all: Vec<BorrowedFd<'_>> =
             self.spilled.iter().map(AsFd::as_fd).chain(descriptors.iter().copied()).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
@@ -78,12 +82,7 @@ pub fn receive<M: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(M, 
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
-        recvmsg(
-            &socket,
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )
+        recvmsg(&socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)
     })?;
     let mut descriptors: Vec<OwnedFd> = Vec::new();
     for message in control.drain() {
@@ -110,8 +109,7 @@ fn read_spilled(file: OwnedFd) -> io::Result<Vec<u8>> {
 }
 
 fn decode<M: DeserializeOwned>(bytes: &[u8]) -> io::Result<M> {
-    postcard::from_bytes(bytes)
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    postcard::from_bytes(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 #[cfg(test)]

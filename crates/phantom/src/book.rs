@@ -67,11 +67,8 @@ pub enum LoadError {
 impl Book {
     /// Reads what the store has.
     pub async fn load(store: &Store, vault: Arc<Vault>) -> Result<Self, LoadError> {
-        let book = Self(Arc::new(Inner {
-            vault,
-            grants: RwLock::default(),
-            keys: RwLock::default(),
-        }));
+        let book =
+            Self(Arc::new(Inner { vault, grants: RwLock::default(), keys: RwLock::default() }));
         for credential in store.credentials(Whose::Everyone).await? {
             book.put_key(&credential);
         }

@@ -161,7 +161,7 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(Err(error)));
         }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
-            this.exchange.add_response(frame.data_ref().map_or(0, |data| data.remaining()));
+            this.exchange.add_response(frame.data_ref().map_or(0, Bytes::remaining));
             this.leash.heard();
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(broken)))

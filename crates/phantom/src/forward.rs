@@ -47,7 +47,9 @@ impl Refusal {
             Self::BadPath => (StatusCode::NOT_FOUND, "unknown service path", "bad_path"),
             Self::BadRequest => (StatusCode::BAD_REQUEST, "ambiguous request", "bad_request"),
             Self::NoToken => (StatusCode::UNAUTHORIZED, "missing phantom token", "no_token"),
-            Self::UnknownToken => (StatusCode::UNAUTHORIZED, "unknown phantom token", "unknown_token"),
+            Self::UnknownToken => {
+                (StatusCode::UNAUTHORIZED, "unknown phantom token", "unknown_token")
+            }
             Self::UnknownService => (StatusCode::NOT_FOUND, "unknown service", "unknown_service"),
             Self::WrongService => {
                 (StatusCode::FORBIDDEN, "token not valid for this service", "wrong_service")
@@ -77,7 +79,11 @@ struct Stopped {
 }
 
 /// Answers one request.
-pub(crate) async fn answer(shared: &Arc<Shared>, door: &Door, request: Request<Incoming>) -> Answer {
+pub(crate) async fn answer(
+    shared: &Arc<Shared>,
+    door: &Door,
+    request: Request<Incoming>,
+) -> Answer {
     let path = request.uri().path();
     if path == "/healthz" {
         return plain(StatusCode::OK, "ok");
@@ -146,7 +152,11 @@ async fn refuse(shared: &Shared, request: &Request<Incoming>, stopped: Stopped) 
     plain(status, text)
 }
 
-async fn forward(shared: &Arc<Shared>, passed: Passed<'_>, mut request: Request<Incoming>) -> Answer {
+async fn forward(
+    shared: &Arc<Shared>,
+    passed: Passed<'_>,
+    mut request: Request<Incoming>,
+) -> Answer {
     let method = request.method().clone();
     let websocket = asks_for_websocket(request.headers());
     // Before the request is taken apart: the upgrade is a part of it.
@@ -239,9 +249,10 @@ async fn send(
 }
 
 fn leash(shared: &Shared, passed: &Passed<'_>) -> Leash {
-    let left = passed.grant.expires_at.map(|end| {
-        Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default()
-    });
+    let left = passed
+        .grant
+        .expires_at
+        .map(|end| Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default());
     Leash::new(&passed.grant.withdrawn, &passed.key.withdrawn, left, shared.silence)
 }
 

@@ -93,9 +93,11 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 /// Whether a client asks to go on in WebSocket.
 pub(crate) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let says = |name: HeaderName, word: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|item| item.trim().eq_ignore_ascii_case(word))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|item| item.trim().eq_ignore_ascii_case(word)))
     };
     says(CONNECTION, "upgrade") && says(UPGRADE, "websocket")
 }
@@ -131,15 +133,18 @@ mod tests {
 
     #[test]
     fn a_client_cannot_have_our_key_removed_or_framing_changed() {
-        let sent = prepared("anthropic", &[
-            ("connection", "x-api-key, close, x-note"),
-            ("x-note", "1"),
-            ("transfer-encoding", "chunked"),
-            ("content-length", "5"),
-            ("cookie", "a=b"),
-            ("x-forwarded-for", "10.0.0.1"),
-            ("accept", "*/*"),
-        ]);
+        let sent = prepared(
+            "anthropic",
+            &[
+                ("connection", "x-api-key, close, x-note"),
+                ("x-note", "1"),
+                ("transfer-encoding", "chunked"),
+                ("content-length", "5"),
+                ("cookie", "a=b"),
+                ("x-forwarded-for", "10.0.0.1"),
+                ("accept", "*/*"),
+            ],
+        );
         assert_eq!(sent["x-api-key"], "sk-real");
         let names: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
         assert_eq!(names.len(), 3, "{names:?}");

@@ -127,9 +127,8 @@ impl Writer {
         if !rows.is_empty() {
             let ids = persist("audit rows", || self.store.append_audit(&rows)).await;
             let ids = ids.unwrap_or_default();
-            self.open.extend(
-                begun.into_iter().zip(ids).filter_map(|(number, id)| Some((number?, id))),
-            );
+            self.open
+                .extend(begun.into_iter().zip(ids).filter_map(|(number, id)| Some((number?, id))));
         }
         let ended: Vec<(i64, Transfer)> = ended
             .into_iter()

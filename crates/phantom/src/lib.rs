@@ -26,5 +26,5 @@ pub use book::{Book, Grant, LoadError, sealing_place};
 pub use journal::Journal;
 pub use provider::{Injection, Provider, ProviderError, Providers};
 pub use scope::{Scope, ScopeError};
-pub use upstream::TlsError;
 pub use serve::{Config, Door, Proxy, StartError};
+pub use upstream::TlsError;

@@ -74,12 +74,20 @@ mod tests {
     #[test]
     fn a_token_is_found_where_clients_put_it_and_nowhere_else() {
         let token = format!("phm_{}", "0123456789abcdef".repeat(4));
-        for value in [token.clone(), format!("Bearer {token}"), format!("bearer  {token}"), format!("token {token}")] {
+        for value in [
+            token.clone(),
+            format!("Bearer {token}"),
+            format!("bearer  {token}"),
+            format!("token {token}"),
+        ] {
             assert!(found(&[("authorization", value.clone())]), "{value}");
         }
         assert!(found(&[("x-api-key", token.clone())]));
         assert!(found(&[("x-goog-api-key", token.clone())]));
-        assert!(found(&[("authorization", "Bearer sk-not-ours".into()), ("x-api-key", token.clone())]));
+        assert!(found(&[
+            ("authorization", "Bearer sk-not-ours".into()),
+            ("x-api-key", token.clone())
+        ]));
         assert!(!found(&[("cookie", token.clone())]));
         assert!(!found(&[("authorization", format!("Digest {token}"))]));
         assert!(!found(&[("authorization", format!("{token}0"))]));

@@ -41,7 +41,9 @@ pub enum ProviderError {
     Name(String, ids::NameError),
     #[error("{0:?} is not a way to inject a key: write `bearer`, `header:NAME` or `basic:USER`")]
     Injection(String),
-    #[error("write a custom provider as NAME=URL,INJECTION, for instance `search=https://api.example.com,header:x-api-key`")]
+    #[error(
+        "write a custom provider as NAME=URL,INJECTION, for instance `search=https://api.example.com,header:x-api-key`"
+    )]
     Form,
     #[error("there is already a provider named {0}")]
     Twice(ServiceId),
@@ -65,7 +67,13 @@ impl Provider {
         Ok(Uri::from_parts(parts)?)
     }
 
-    fn built_in(service: &str, base: &'static str, injection: Injection, url: (&str, &str), key: &str) -> Self {
+    fn built_in(
+        service: &str,
+        base: &'static str,
+        injection: Injection,
+        url: (&str, &str),
+        key: &str,
+    ) -> Self {
         Self {
             service: service.parse().expect("a built-in name is a name"),
             base: Uri::from_static(base),
@@ -102,10 +110,34 @@ impl Default for Providers {
     fn default() -> Self {
         let anthropic = Injection::Header(HeaderName::from_static("x-api-key"));
         Self(vec![
-            Provider::built_in("openai", "https://api.openai.com", Injection::Bearer, ("OPENAI_BASE_URL", "/v1"), "OPENAI_API_KEY"),
-            Provider::built_in("anthropic", "https://api.anthropic.com", anthropic, ("ANTHROPIC_BASE_URL", ""), "ANTHROPIC_API_KEY"),
-            Provider::built_in("github", "https://api.github.com", Injection::Bearer, ("GITHUB_API_URL", ""), "GITHUB_TOKEN"),
-            Provider::built_in("stripe", "https://api.stripe.com", Injection::Bearer, ("STRIPE_API_BASE", ""), "STRIPE_API_KEY"),
+            Provider::built_in(
+                "openai",
+                "https://api.openai.com",
+                Injection::Bearer,
+                ("OPENAI_BASE_URL", "/v1"),
+                "OPENAI_API_KEY",
+            ),
+            Provider::built_in(
+                "anthropic",
+                "https://api.anthropic.com",
+                anthropic,
+                ("ANTHROPIC_BASE_URL", ""),
+                "ANTHROPIC_API_KEY",
+            ),
+            Provider::built_in(
+                "github",
+                "https://api.github.com",
+                Injection::Bearer,
+                ("GITHUB_API_URL", ""),
+                "GITHUB_TOKEN",
+            ),
+            Provider::built_in(
+                "stripe",
+                "https://api.stripe.com",
+                Injection::Bearer,
+                ("STRIPE_API_BASE", ""),
+                "STRIPE_API_KEY",
+            ),
         ])
     }
 }
@@ -167,9 +199,13 @@ mod tests {
     fn a_path_is_put_below_the_base() {
         let mut providers = Providers::default();
         providers.set_upstream("github", "https://git.example.com/api/v3/").unwrap();
-        let url = |path, query| providers.get("github").unwrap().url(path, query).unwrap().to_string();
+        let url =
+            |path, query| providers.get("github").unwrap().url(path, query).unwrap().to_string();
         assert_eq!(url("/repos/o/r", None), "https://git.example.com/api/v3/repos/o/r");
-        assert_eq!(url("/search", Some("q=a%20b&p=")), "https://git.example.com/api/v3/search?q=a%20b&p=");
+        assert_eq!(
+            url("/search", Some("q=a%20b&p=")),
+            "https://git.example.com/api/v3/search?q=a%20b&p="
+        );
     }
 
     #[test]
@@ -178,7 +214,15 @@ mod tests {
         assert_eq!(provider.service.as_str(), "my-search");
         assert_eq!(provider.injection, Injection::Header("x-key".parse().unwrap()));
         assert_eq!(provider.key_variable, "MY_SEARCH_API_KEY");
-        for text in ["x", "x=y", "x=ftp://a,bearer", "x=http://a,cookie", "X=http://a,bearer", "x=http://u:p@a,bearer", "x=http://a?b,bearer"] {
+        for text in [
+            "x",
+            "x=y",
+            "x=ftp://a,bearer",
+            "x=http://a,cookie",
+            "X=http://a,bearer",
+            "x=http://u:p@a,bearer",
+            "x=http://a?b,bearer",
+        ] {
             assert!(Provider::custom(text).is_err(), "{text}");
         }
     }

@@ -45,9 +45,15 @@ impl Upstreams {
             http.enforce_http(false);
             http.set_nodelay(true);
             http.set_connect_timeout(Some(CONNECT));
-            let builder =
-                HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1();
-            if http2 { builder.enable_http2().wrap_connector(http) } else { builder.wrap_connector(http) }
+            let builder = HttpsConnectorBuilder::new()
+                .with_tls_config(tls.clone())
+                .https_or_http()
+                .enable_http1();
+            if http2 {
+                builder.enable_http2().wrap_connector(http)
+            } else {
+                builder.wrap_connector(http)
+            }
         };
         let client = |connector| {
             Client::builder(TokioExecutor::new())

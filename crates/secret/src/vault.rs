@@ -7,8 +7,8 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::phantom_token::{PhantomToken, TokenHash};
 use crate::Secret;
+use crate::phantom_token::{PhantomToken, TokenHash};
 
 /// Length of a master key.
 pub const MASTER_KEY_BYTES: usize = 32;
@@ -103,10 +103,8 @@ impl Vault {
         let (nonce, ciphertext) =
             sealed.0.split_first_chunk::<NONCE_BYTES>().ok_or(OpenError::TooShort)?;
         let payload = Payload { msg: ciphertext, aad: place.as_bytes() };
-        let plain = self
-            .cipher
-            .decrypt(&XNonce::from(*nonce), payload)
-            .map_err(|_| OpenError::Refused)?;
+        let plain =
+            self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| OpenError::Refused)?;
         String::from_utf8(plain).map(Secret::new).map_err(|_| OpenError::NotText)
     }
 

@@ -186,34 +186,41 @@ fn session(row: &NewAuditRow) -> &str {
 }
 
 fn link(previous: &[u8], row: &NewAuditRow) -> Vec<u8> {
-    hash(previous, &[
-        &micros(row.at).to_string(),
-        row.tenant.as_ref().map(TenantId::as_str).unwrap_or_default(),
-        session(row),
-        &row.service,
-        &row.method,
-        &row.path,
-        &row.status.to_string(),
-        row.reject_reason.unwrap_or_default(),
-        &row.upstream_ms.map(|ms| signed(ms).to_string()).unwrap_or_default(),
-    ])
+    hash(
+        previous,
+        &[
+            &micros(row.at).to_string(),
+            row.tenant.as_ref().map(TenantId::as_str).unwrap_or_default(),
+            session(row),
+            &row.service,
+            &row.method,
+            &row.path,
+            &row.status.to_string(),
+            row.reject_reason.unwrap_or_default(),
+            &row.upstream_ms.map(|ms| signed(ms).to_string()).unwrap_or_default(),
+        ],
+    )
 }
 
 fn link_of(previous: &[u8], row: &SqliteRow) -> Result<Vec<u8>, StoreError> {
     let text = |name| row.try_get::<Option<String>, _>(name).map(Option::unwrap_or_default);
-    let number =
-        |name| row.try_get::<Option<i64>, _>(name).map(|n| n.map(|n| n.to_string()).unwrap_or_default());
-    Ok(hash(previous, &[
-        &number("at")?,
-        &text("tenant")?,
-        &text("session")?,
-        &text("service")?,
-        &text("method")?,
-        &text("path")?,
-        &number("status")?,
-        &text("reject_reason")?,
-        &number("upstream_ms")?,
-    ]))
+    let number = |name| {
+        row.try_get::<Option<i64>, _>(name).map(|n| n.map(|n| n.to_string()).unwrap_or_default())
+    };
+    Ok(hash(
+        previous,
+        &[
+            &number("at")?,
+            &text("tenant")?,
+            &text("session")?,
+            &text("service")?,
+            &text("method")?,
+            &text("path")?,
+            &number("status")?,
+            &text("reject_reason")?,
+            &number("upstream_ms")?,
+        ],
+    ))
 }
 
 /// Lengths go in too, so that no two rows have the same bytes to hash.

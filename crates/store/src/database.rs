@@ -42,6 +42,10 @@ impl Store {
     /// machine loses power (`synchronous = NORMAL`): the ledger is written on every run, and waiting
     /// for the disk each time would double what a run costs.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        make_private(path).map_err(|error| StoreError::Open {
+            path: path.display().to_string(),
+            source: sqlx::Error::Io(error),
+        })?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -61,6 +65,14 @@ impl Store {
         self.reader.close().await;
         self.writer.close().await;
     }
+}
+
+/// Makes the file for its owner alone, before SQLite would make it for everyone; its journal and
+/// index take the same mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::File::options();
+    options.create(true).append(true).mode(0o600).open(path).map(drop)
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {

@@ -137,8 +137,7 @@ impl Store {
         ended_at: Timestamp,
         end: &JailEnd,
     ) -> Result<(), StoreError> {
-        let status =
-            if end.error.is_some() { JailStatus::Error } else { JailStatus::Completed };
+        let status = if end.error.is_some() { JailStatus::Error } else { JailStatus::Completed };
         let count = |of: fn(&JailStatistics) -> u64| end.statistics.as_ref().map(of).map(signed);
         sqlx::query(
             "UPDATE jails SET status = $2, ended_at = $3, exit_code = $4, duration_ms = $5,

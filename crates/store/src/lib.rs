@@ -18,6 +18,7 @@ pub use credentials::Credential;
 pub use database::{Store, StoreError};
 pub use jails::{JailEnd, JailFilter, JailKind, JailRow, JailStatistics, JailStatus, NewJail};
 pub use sessions::{Session, Token};
+pub use time::now;
 
 use ids::TenantId;
 

@@ -108,11 +108,12 @@ impl Store {
         whose: Whose<'_>,
         id: &SessionId,
     ) -> Result<bool, StoreError> {
-        let done = sqlx::query("DELETE FROM sessions WHERE ($1 IS NULL OR tenant = $1) AND id = $2")
-            .bind(whose.parameter())
-            .bind(id.as_str())
-            .execute(&self.writer)
-            .await?;
+        let done =
+            sqlx::query("DELETE FROM sessions WHERE ($1 IS NULL OR tenant = $1) AND id = $2")
+                .bind(whose.parameter())
+                .bind(id.as_str())
+                .execute(&self.writer)
+                .await?;
         Ok(done.rows_affected() > 0)
     }
 

@@ -2,6 +2,11 @@
 
 use jiff::Timestamp;
 
+/// The present, as precise as a row keeps it: what is made now reads back the same.
+pub fn now() -> Timestamp {
+    timestamp(micros(Timestamp::now()))
+}
+
 pub(crate) fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
 }

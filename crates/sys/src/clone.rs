@@ -41,10 +41,7 @@ pub struct Birth<'fd> {
 #[derive(Debug)]
 pub enum Side {
     Child,
-    Parent {
-        pid: u32,
-        child: OwnedFd,
-    },
+    Parent { pid: u32, child: OwnedFd },
 }
 
 /// Why no child was made.

@@ -28,7 +28,11 @@ pub enum Reach {
 }
 
 /// Adds restrictions to the mount that `mount` is the root of.
-pub fn restrict_mount(mount: impl AsFd, restrictions: MountAttributes, reach: Reach) -> io::Result<()> {
+pub fn restrict_mount(
+    mount: impl AsFd,
+    restrictions: MountAttributes,
+    reach: Reach,
+) -> io::Result<()> {
     let attributes = MountAttr { set: restrictions.0, ..MountAttr::default() };
     set_attributes(mount.as_fd(), &attributes, reach)
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use ids::{ServiceId, TenantId};
-use jiff::Timestamp;
 use phantom::{Proxy, sealing_place};
 use secret::{Secret, Vault};
 use store::{Credential, Store, StoreError, Whose};
@@ -54,7 +53,7 @@ impl Credentials {
         if !secret.expose().bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Err(CredentialError::Unprintable);
         }
-        let now = Timestamp::now();
+        let now = store::now();
         let credential = Credential {
             sealed: self.vault.seal(&sealing_place(&tenant, &service), secret),
             fingerprint: self.vault.fingerprint(secret),

@@ -63,7 +63,8 @@ impl Tail {
     pub(crate) fn text(&self) -> String {
         let bytes: Vec<u8> = self.bytes.iter().copied().collect();
         let continues = |byte: &&u8| **byte & 0xc0 == 0x80;
-        let start = if self.truncated { bytes.iter().take(3).take_while(continues).count() } else { 0 };
+        let start =
+            if self.truncated { bytes.iter().take(3).take_while(continues).count() } else { 0 };
         String::from_utf8_lossy(&bytes[start..]).into_owned()
     }
 }
@@ -181,7 +182,9 @@ mod tests {
         fn the_tail_is_the_end(chunks in proptest::collection::vec("[a-z]{0,9000}", 0..6)) {
             let whole = chunks.concat();
             let mut tail = Tail::default();
-            chunks.iter().for_each(|chunk| tail.push(chunk.as_bytes()));
+            for chunk in &chunks {
+                tail.push(chunk.as_bytes());
+            }
             prop_assert_eq!(tail.text(), &whole[whole.len().saturating_sub(TAIL_BYTES)..]);
         }
     }

@@ -53,7 +53,9 @@ pub(crate) enum NetworkSpec {
     None,
     Loopback,
     /// 1 to 32 entries: a host name, or `*.suffix` for any name below it, each optionally `:port`.
-    Allowlist { domains: Vec<String> },
+    Allowlist {
+        domains: Vec<String>,
+    },
 }
 
 /// Which system calls a jail may make.
@@ -94,7 +96,8 @@ impl ExecOptions {
         let clamped = |value: Option<u64>, default: u64, most: u64| {
             u32::try_from(value.unwrap_or(default).clamp(1, most)).unwrap_or(u32::MAX)
         };
-        let timeout_secs = clamped(self.timeout_secs, config.default_timeout_secs, MOST_TIMEOUT_SECS);
+        let timeout_secs =
+            clamped(self.timeout_secs, config.default_timeout_secs, MOST_TIMEOUT_SECS);
         let network = self.network.unwrap_or(NetworkSpec::None);
         let mut flavors = self.flavors.unwrap_or_default();
         // The same flavor twice is the same flavor; the first place counts.
@@ -175,7 +178,9 @@ fn mode(network: &NetworkSpec) -> Result<Mode, ApiError> {
         return Err(invalid("network.domains: allowlist must contain at least one domain"));
     }
     if domains.len() > MOST_DOMAINS {
-        return Err(invalid(format!("network.domains: allowlist limited to {MOST_DOMAINS} domains")));
+        return Err(invalid(format!(
+            "network.domains: allowlist limited to {MOST_DOMAINS} domains"
+        )));
     }
     let rules = domains.iter().enumerate().map(|(n, domain)| rule(n, domain));
     Ok(Mode::Allowlist(Policy::new(rules.collect::<Result<_, _>>()?)))
@@ -224,7 +229,13 @@ mod tests {
             settings(json!({"network": {"mode": "allowlist", "domains": domains}}))
         };
         assert!(with(json!(["example.com", "*.example.com:8080"])).is_ok());
-        for bad in [json!([]), json!([""]), json!(["https://a.b"]), json!(["a b"]), json!(["x".repeat(254)])] {
+        for bad in [
+            json!([]),
+            json!([""]),
+            json!(["https://a.b"]),
+            json!(["a b"]),
+            json!(["x".repeat(254)]),
+        ] {
             assert!(with(bad.clone()).unwrap_err().text().starts_with("network.domains"), "{bad}");
         }
         assert!(with(json!(vec!["a.b"; 33])).is_err());

@@ -273,12 +273,18 @@ impl Executor {
     async fn close_unstarted(&self, id: i64, error: &ExecError) {
         let told = match error {
             // What failed on the host is the operator's to read, in the log.
-            ExecError::Spawn(_) | ExecError::Network(_) => "the jail could not be started".to_owned(),
+            ExecError::Spawn(_) | ExecError::Network(_) => {
+                "the jail could not be started".to_owned()
+            }
             other => other.to_string(),
         };
         let end = JailEnd { error: Some(told), ..JailEnd::default() };
         if let Err(error) = self.0.parts.store.end_jail(id, Timestamp::now(), &end).await {
-            tracing::error!(jail.id = id, error = &error as &dyn std::error::Error, "row not closed");
+            tracing::error!(
+                jail.id = id,
+                error = &error as &dyn std::error::Error,
+                "row not closed"
+            );
         }
     }
 }

@@ -17,10 +17,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 pub(super) fn frames(
     events: mpsc::Receiver<Event>,
 ) -> Sse<impl Stream<Item = Result<Frame, Infallible>>> {
-    let stream = futures_util::stream::unfold(Ahead { events, rest: Vec::new() }, |mut ahead| async {
-        let frame = ahead.next().await?;
-        Some((Ok(frame), ahead))
-    });
+    let stream =
+        futures_util::stream::unfold(Ahead { events, rest: Vec::new() }, |mut ahead| async {
+            let frame = ahead.next().await?;
+            Some((Ok(frame), ahead))
+        });
     Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
 }
 

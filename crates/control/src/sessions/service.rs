@@ -91,7 +91,7 @@ impl Sessions {
     ) -> Result<Opened, SessionError> {
         check_services(&new.services)?;
         let scopes = check_scopes(&new)?;
-        let now = Timestamp::now();
+        let now = store::now();
         let expires_at = new.ttl_secs.map(|secs| expiry(now, secs)).transpose()?;
         let id = SessionId::random();
         let (mut environment, mut tokens) = (BTreeMap::new(), Vec::new());

@@ -3,7 +3,9 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use super::{Controllers, Driver, Entry, Group, PARENT, Place, Version, layout, remove_instance, write};
+use super::{
+    Controllers, Driver, Entry, Group, PARENT, Place, Version, layout, remove_instance, write,
+};
 use crate::message::{At as _, Fault, Limits};
 
 /// What we use. `cpu` limits; `cpuacct` and `blkio` only count.
@@ -75,7 +77,12 @@ impl Driver for V1 {
 }
 
 impl V1 {
-    fn fill(&self, group: &mut Group, name: &str, limits: &Limits) -> Result<Vec<std::os::fd::OwnedFd>, Fault> {
+    fn fill(
+        &self,
+        group: &mut Group,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<Vec<std::os::fd::OwnedFd>, Fault> {
         let mut files = Vec::new();
         for (controller, instance) in &self.instances {
             let directory = layout::below(&self.root, &instance.join(name));

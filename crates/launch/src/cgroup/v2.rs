@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
-use super::{Controllers, Driver, Entry, Group, PARENT, Place, Version, layout, remove_instance, write};
+use super::{
+    Controllers, Driver, Entry, Group, PARENT, Place, Version, layout, remove_instance, write,
+};
 use crate::message::{At as _, Fault, Limits};
 
 const WANTED: [&str; 4] = ["memory", "cpu", "pids", "io"];
@@ -27,11 +29,15 @@ impl V2 {
         instance: &str,
         server_pid: u32,
     ) -> Result<Self, Fault> {
-        let own = layout.v2.as_ref().ok_or(rustix::io::Errno::NOENT).at("find the cgroup v2 mount")?;
+        let own =
+            layout.v2.as_ref().ok_or(rustix::io::Errno::NOENT).at("find the cgroup v2 mount")?;
         let seen = layout::below(root, own);
-        let offered = fs::read_to_string(seen.join("cgroup.controllers")).at("read cgroup.controllers")?;
-        let controllers: Vec<&str> =
-            WANTED.into_iter().filter(|name| offered.split_whitespace().any(|o| o == *name)).collect();
+        let offered =
+            fs::read_to_string(seen.join("cgroup.controllers")).at("read cgroup.controllers")?;
+        let controllers: Vec<&str> = WANTED
+            .into_iter()
+            .filter(|name| offered.split_whitespace().any(|o| o == *name))
+            .collect();
         let parent = seen.join(PARENT);
         fs::create_dir_all(&parent).at(format!("make cgroup {}", own.join(PARENT).display()))?;
         if hand_down(&seen, &controllers).is_err() {

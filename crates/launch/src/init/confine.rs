@@ -40,9 +40,9 @@ pub(super) fn confine(
 pub(super) fn filter(program: &[Instruction]) -> Result<(), Fault> {
     sys::install_filter(program).at("install the seccomp filter")?;
     let held = capabilities(None).at("look at the capabilities")?;
-    let none = held.effective.is_empty() && held.permitted.is_empty() && held.inheritable.is_empty();
-    let filtered =
-        secure_computing_mode().at("look at the filter")? == SecureComputingMode::Filter;
+    let none =
+        held.effective.is_empty() && held.permitted.is_empty() && held.inheritable.is_empty();
+    let filtered = secure_computing_mode().at("look at the filter")? == SecureComputingMode::Filter;
     if none && filtered && no_new_privs().at("look at no_new_privs")? {
         return Ok(());
     }
@@ -98,7 +98,8 @@ fn restrict(spec: &Spec, kernel: u32) -> Result<RulesetStatus, Box<dyn std::erro
         writable.push("/workspace");
     }
     for path in writable {
-        ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, AccessFs::from_all(abi)))?;
+        ruleset =
+            ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, AccessFs::from_all(abi)))?;
     }
     for port in ports.into_iter().flatten() {
         ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;

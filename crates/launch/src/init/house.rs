@@ -37,11 +37,7 @@ const MASKED_FILES: [&str; 8] = [
 const MASKED_DIRECTORIES: [&str; 4] = ["acpi", "bus", "irq", "scsi"];
 
 /// Mounts everything and pivots into it.
-pub(super) fn build(
-    spec: &Spec,
-    trees: Vec<OwnedFd>,
-    code: Option<OwnedFd>,
-) -> Result<(), Fault> {
+pub(super) fn build(spec: &Spec, trees: Vec<OwnedFd>, code: Option<OwnedFd>) -> Result<(), Fault> {
     mount_bind_recursive(JAIL, NEW_ROOT).at("bind the template")?;
     proc()?;
     let pts = c"newinstance,ptmxmode=0666,mode=620,max=64";
@@ -77,11 +73,15 @@ fn proc() -> Result<(), Fault> {
     no_new_namespaces()?;
     read_only(&format!("{target}/sys"))?;
     for name in MASKED_FILES {
-        cover(&format!("{target}/{name}"), |masked| mount_bind(format!("{JAIL}/dev/null"), masked))?;
+        cover(&format!("{target}/{name}"), |masked| {
+            mount_bind(format!("{JAIL}/dev/null"), masked)
+        })?;
     }
     for name in MASKED_DIRECTORIES {
         // The template's /opt/flavors: an empty directory that nobody can write to.
-        cover(&format!("{target}/{name}"), |masked| mount_bind(format!("{JAIL}/opt/flavors"), masked))?;
+        cover(&format!("{target}/{name}"), |masked| {
+            mount_bind(format!("{JAIL}/opt/flavors"), masked)
+        })?;
     }
     Ok(())
 }
@@ -108,11 +108,7 @@ fn cover(path: &str, bind: impl Fn(&str) -> rustix::io::Result<()>) -> Result<()
 }
 
 /// Mounts or moves what stands at `/workspace` or `/output`.
-fn place(
-    name: &str,
-    tree: &Tree,
-    trees: &mut impl Iterator<Item = OwnedFd>,
-) -> Result<(), Fault> {
+fn place(name: &str, tree: &Tree, trees: &mut impl Iterator<Item = OwnedFd>) -> Result<(), Fault> {
     match tree {
         // Read-only ones are closed later, when the code is in.
         Tree::Fresh { bytes, .. } => tmpfs(name, *bytes, 0o755, MountFlags::empty()),
@@ -154,8 +150,8 @@ fn attach(tree: &OwnedFd, target: &str) -> Result<(), Fault> {
 
 fn close(name: &str) -> Result<(), Fault> {
     let target = format!("{NEW_ROOT}/{name}");
-    let mounted = open_tree(CWD, &target, OpenTreeFlags::OPEN_TREE_CLOEXEC)
-        .at(format!("open /{name}"))?;
+    let mounted =
+        open_tree(CWD, &target, OpenTreeFlags::OPEN_TREE_CLOEXEC).at(format!("open /{name}"))?;
     restrict_mount(mounted, MountAttributes::READ_ONLY, Reach::One).at(format!("close /{name}"))
 }
 

@@ -30,16 +30,13 @@ pub(super) fn build(network: &Network) -> Result<Vec<OwnedFd>, Fault> {
 
 fn configure(local: &Local) -> Result<(), Fault> {
     // No protocol is NETLINK_ROUTE: its number is 0.
-    let netlink =
-        socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
-            .at("open a netlink socket")?;
+    let netlink = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
+        .at("open a netlink socket")?;
     request(&netlink, &link_up()).at("bring up the loopback interface")?;
     match local {
         Local::Loopback => Ok(()),
-        Local::And(address) => {
-            request(&netlink, &local_route(Some(*address), address.is_ipv4()))
-                .at(format!("make {address} local"))
-        }
+        Local::And(address) => request(&netlink, &local_route(Some(*address), address.is_ipv4()))
+            .at(format!("make {address} local")),
         Local::Everything => {
             request(&netlink, &local_route(None, true)).at("make all IPv4 addresses local")?;
             match request(&netlink, &local_route(None, false)) {
@@ -73,9 +70,7 @@ fn open(asked: &Listener) -> Result<(OwnedFd, SocketAddr), Errno> {
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     match asked.address.ip() {
-        IpAddr::V4(_) => {
-            Ok((socket_with(AddressFamily::INET, kind, flags, None)?, asked.address))
-        }
+        IpAddr::V4(_) => Ok((socket_with(AddressFamily::INET, kind, flags, None)?, asked.address)),
         IpAddr::V6(address) => match socket_with(AddressFamily::INET6, kind, flags, None) {
             Ok(socket) => {
                 set_ipv6_v6only(&socket, address != Ipv6Addr::UNSPECIFIED)?;

@@ -98,8 +98,10 @@ fn checked(check: Check, otherwise: Action) -> Vec<Instruction> {
 
 fn one_of(values: &[u32], otherwise: Action) -> Vec<Instruction> {
     let count = u8::try_from(values.len()).expect("a check has few values");
-    let mut code: Vec<Instruction> =
-        (1..=count).zip(values).map(|(n, &value)| branch(IF_EQUAL, value, count - n + 1, 0)).collect();
+    let mut code: Vec<Instruction> = (1..=count)
+        .zip(values)
+        .map(|(n, &value)| branch(IF_EQUAL, value, count - n + 1, 0))
+        .collect();
     code.push(ret(otherwise));
     code
 }
@@ -110,13 +112,16 @@ fn load(argument: Argument) -> Instruction {
 }
 
 fn ret(action: Action) -> Instruction {
-    const ERROR: u32 = 0x0005_0000; // SECCOMP_RET_ERRNO
+    const ERROR: u32 = 0x0005_0000; // SECCOMP_RET_ERRNO; the errno is added
+    const EPERM: u32 = 1;
+    const ENOSYS: u32 = 38;
+    const EAFNOSUPPORT: u32 = 97;
     let operand = match action {
-        Action::Allow => 0x7fff_0000,   // SECCOMP_RET_ALLOW
-        Action::Kill => 0x8000_0000,    // SECCOMP_RET_KILL_PROCESS
-        Action::Deny => ERROR | 1,      // EPERM
-        Action::Absent => ERROR | 38,   // ENOSYS
-        Action::NoFamily => ERROR | 97, // EAFNOSUPPORT
+        Action::Allow => 0x7fff_0000, // SECCOMP_RET_ALLOW
+        Action::Kill => 0x8000_0000,  // SECCOMP_RET_KILL_PROCESS
+        Action::Deny => ERROR + EPERM,
+        Action::Absent => ERROR + ENOSYS,
+        Action::NoFamily => ERROR + EAFNOSUPPORT,
     };
     plain(RETURN, operand)
 }

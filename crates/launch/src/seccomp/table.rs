@@ -40,8 +40,7 @@ const SOCKET: Verdict = Verdict::Network2(
 );
 
 /// Unix only.
-const SOCKETPAIR: Verdict =
-    Verdict::Network1(Check::OneOf { argument: Argument(0), values: &[1] });
+const SOCKETPAIR: Verdict = Verdict::Network1(Check::OneOf { argument: Argument(0), values: &[1] });
 
 /// The default and 32-bit variants, and asking. Not `ADDR_NO_RANDOMIZE`, not `READ_IMPLIES_EXEC`.
 const PERSONALITY: Verdict = Verdict::If(Check::OneOf {

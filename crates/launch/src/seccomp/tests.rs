@@ -39,12 +39,28 @@ fn naive(profile: Profile, call: &Call) -> u32 {
         Verdict::Allow => ALLOWED,
         Verdict::Deny => EPERM,
         Verdict::Absent => ENOSYS,
-        Verdict::If(check) => if passes(check) { ALLOWED } else { EPERM },
+        Verdict::If(check) => {
+            if passes(check) {
+                ALLOWED
+            } else {
+                EPERM
+            }
+        }
         Verdict::Network | Verdict::Network1(_) | Verdict::Network2(..) if strict => EPERM,
         Verdict::Network => ALLOWED,
-        Verdict::Network1(check) => if passes(check) { ALLOWED } else { EAFNOSUPPORT },
+        Verdict::Network1(check) => {
+            if passes(check) {
+                ALLOWED
+            } else {
+                EAFNOSUPPORT
+            }
+        }
         Verdict::Network2(one, two) => {
-            if passes(one) && passes(two) { ALLOWED } else { EAFNOSUPPORT }
+            if passes(one) && passes(two) {
+                ALLOWED
+            } else {
+                EAFNOSUPPORT
+            }
         }
     }
 }
@@ -97,7 +113,9 @@ fn threads_work_and_namespaces_do_not() {
     // What glibc asks for a thread, and each namespace flag by itself.
     assert_eq!(run(Profile::Standard, "clone", [0x003d_0f00, 0, 0, 0, 0, 0]), ALLOWED);
     assert_eq!(run(Profile::Standard, "clone3", [0; 6]), ENOSYS);
-    for flag in [0x80, 0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000] {
+    for flag in
+        [0x80, 0x2_0000, 0x200_0000, 0x400_0000, 0x800_0000, 0x1000_0000, 0x2000_0000, 0x4000_0000]
+    {
         assert_eq!(run(Profile::Standard, "clone", [flag, 0, 0, 0, 0, 0]), EPERM, "{flag:#x}");
     }
 }
@@ -119,8 +137,8 @@ fn only_plain_socket_families_exist() {
         assert_eq!(run(Profile::Standard, "socket", [family, 1, 0, 0, 0, 0]), expected, "{family}");
         assert_eq!(run(Profile::Strict, "socket", [family, 1, 0, 0, 0, 0]), EPERM);
     }
-    const SCTP: u64 = 132;
-    assert_eq!(run(Profile::Standard, "socket", [2, 1, SCTP, 0, 0, 0]), EAFNOSUPPORT);
+    let sctp = 132;
+    assert_eq!(run(Profile::Standard, "socket", [2, 1, sctp, 0, 0, 0]), EAFNOSUPPORT);
     assert_eq!(run(Profile::Standard, "socketpair", [1, 1, 0, 0, 0, 0]), ALLOWED);
     assert_eq!(run(Profile::Standard, "socketpair", [30, 1, 0, 0, 0, 0]), EAFNOSUPPORT);
 }
@@ -129,7 +147,9 @@ fn only_plain_socket_families_exist() {
 fn the_longest_path_is_short() {
     let program = filter(Profile::Standard);
     let longest = (0..500)
-        .map(|number| evaluate(&program, &Call { number, architecture: NATIVE, arguments: [0; 6] }).1)
+        .map(|number| {
+            evaluate(&program, &Call { number, architecture: NATIVE, arguments: [0; 6] }).1
+        })
         .max()
         .unwrap();
     assert!(longest <= 24, "{longest} instructions on the longest path");

@@ -1,0 +1,31 @@
+import { path, type Http, type RequestOptions } from "./http.js";
+import type { JailKind, JailRecord, JailsList, JailStatus } from "./types.js";
+
+/** The ledger of everything that ran. */
+export class Jails {
+  readonly #http: Http;
+
+  constructor(http: Http) {
+    this.#http = http;
+  }
+
+  /** Newest first. */
+  list(
+    params: { limit?: number; offset?: number; status?: JailStatus; kind?: JailKind; q?: string } = {},
+    options?: RequestOptions,
+  ): Promise<JailsList> {
+    const { limit, offset, status, kind, q } = params;
+    const query = {
+      limit: limit || undefined,
+      offset: offset || undefined,
+      status: status || undefined,
+      kind: kind || undefined,
+      q: q || undefined,
+    };
+    return this.#http.request("GET", "/v1/jails", { ...options, query });
+  }
+
+  get(id: number, options?: RequestOptions): Promise<JailRecord> {
+    return this.#http.request("GET", path`/v1/jails/${id}`, options);
+  }
+}

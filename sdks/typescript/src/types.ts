@@ -1,0 +1,227 @@
+/** What goes over the wire, under its wire names; and what methods take, in camel case. */
+
+export type ServiceId = "openai" | "anthropic" | "github" | "stripe" | (string & {});
+
+export interface CredentialRecord {
+  tenant_id: string;
+  service: ServiceId;
+  added_at: string;
+  updated_at: string;
+  fingerprint: string;
+}
+
+export interface Session {
+  id: string;
+  created_at: string;
+  expires_at: string | null;
+  services: ServiceId[];
+  /** Phantom tokens and base URLs: hand it to whatever sandbox you use. */
+  env: Record<string, string>;
+}
+
+export interface AuditRow {
+  id: number;
+  at: string;
+  tenant_id: string | null;
+  session_id: string;
+  service: string;
+  method: string;
+  path: string;
+  status: number;
+  reject_reason: string | null;
+  upstream_ms: number | null;
+  request_bytes: number | null;
+  response_bytes: number | null;
+}
+
+export interface AuditList {
+  rows: AuditRow[];
+  total: number;
+}
+
+export interface ResourceStats {
+  memory_peak_bytes: number;
+  memory_current_bytes: number;
+  cpu_usage_usec: number;
+  io_read_bytes: number;
+  io_write_bytes: number;
+  pids_current: number;
+}
+
+export interface ExecResult {
+  stdout: string;
+  stderr: string;
+  exit_code: number;
+  duration_ms: number;
+  timed_out: boolean;
+  oom_killed: boolean;
+  stats?: ResourceStats;
+  stdout_truncated?: boolean;
+  stderr_truncated?: boolean;
+  /** The signal that ended it, such as `SIGKILL`. */
+  signal?: string | null;
+  /** Protections and limits that were in force. */
+  enforced?: string[];
+}
+
+/**
+ * What a jail may reach. `domains`: host names, or `*.suffix` for any name below one, each optionally
+ * `:port`; without a port, 80 and 443.
+ */
+export type NetworkSpec =
+  | { mode: "none" }
+  | { mode: "loopback" }
+  | { mode: "allowlist"; domains: string[] };
+
+export type SeccompSpec = "standard" | "strict";
+
+export interface ExecOptions {
+  network?: NetworkSpec;
+  seccomp?: SeccompSpec;
+  cpuPercent?: number;
+  maxPids?: number;
+  /** Runtimes to put in, by name. */
+  flavors?: string[];
+}
+
+export interface RunRequest extends ExecOptions {
+  code: string;
+  language?: "javascript" | "python" | "bash";
+  timeoutSecs?: number;
+  memoryMb?: number;
+  /** A session whose environment, and phantom proxy, the code gets. */
+  sessionId?: string;
+  git?: GitSeed;
+}
+
+export interface ForkChild {
+  code: string;
+  memoryMb?: number;
+}
+
+export interface ForkRequest extends ExecOptions {
+  parentCode: string;
+  childCode?: string;
+  children?: ForkChild[];
+  language?: "javascript" | "python" | "bash";
+  forkAfterMs?: number;
+  timeoutSecs?: number;
+  memoryMb?: number;
+}
+
+export interface ForkMeta {
+  clone_ms: number;
+  files_cloned: number;
+  files_cow: number;
+  bytes_cloned: number;
+  method: "reflink" | "copy" | "mixed";
+  was_frozen: boolean;
+}
+
+export interface ForkResult {
+  parent: ExecResult;
+  child: ExecResult;
+  children: ExecResult[];
+  fork: ForkMeta;
+  forks: ForkMeta[];
+}
+
+export type StreamEvent =
+  | { type: "started"; pid: number }
+  | { type: "stdout"; line: string }
+  | { type: "stderr"; line: string }
+  | ({ type: "stats" } & ResourceStats)
+  | ({
+      type: "completed";
+      exit_code: number;
+      duration_ms: number;
+      timed_out: boolean;
+      oom_killed: boolean;
+      signal?: string | null;
+    } & Pick<ResourceStats, "memory_peak_bytes" | "memory_current_bytes" | "cpu_usage_usec" | "pids_current">)
+  | { type: "error"; message: string };
+
+export type JailKind = "run" | "exec" | "fork" | "stream" | "workspace";
+export type JailStatus = "running" | "completed" | "error";
+
+export interface JailConfigSnapshot {
+  network_mode: "none" | "loopback" | "allowlist";
+  network_domains?: string[];
+  seccomp: SeccompSpec;
+  memory_mb: number;
+  timeout_secs: number;
+  cpu_percent: number;
+  max_pids: number;
+  flavors?: string[];
+  git_repo?: string;
+  git_ref?: string;
+}
+
+export interface JailRecord {
+  id: number;
+  tenant_id: string;
+  kind: JailKind;
+  started_at: string;
+  ended_at: string | null;
+  status: JailStatus;
+  session_id: string | null;
+  label: string;
+  parent_id: number | null;
+  exit_code: number | null;
+  duration_ms: number | null;
+  timed_out: boolean | null;
+  oom_killed: boolean | null;
+  memory_peak_bytes: number | null;
+  memory_current_bytes: number | null;
+  cpu_usage_usec: number | null;
+  io_read_bytes: number | null;
+  io_write_bytes: number | null;
+  pids_current: number | null;
+  stdout: string | null;
+  stderr: string | null;
+  error: string | null;
+  config?: JailConfigSnapshot;
+  enforced?: string[];
+}
+
+export interface JailsList {
+  rows: JailRecord[];
+  total: number;
+  limit: number;
+  offset: number;
+}
+
+export interface PublicStats {
+  active_execs: number;
+  total_execs: number;
+  sessions: number;
+  credentials: number;
+}
+
+export interface Whoami {
+  tenant: string;
+  role: "admin" | "operator";
+}
+
+export interface Flavor {
+  name: string;
+}
+
+export interface ProviderInfo {
+  service_id: ServiceId;
+  upstream_base: string;
+  request_prefix: string;
+}
+
+export interface SettingsSnapshot {
+  proxy: { base_url: string; bind_addr?: string | null; providers: ProviderInfo[] };
+  control_plane: { bind_addr?: string | null };
+  gateway: { bind_addr: string } | null;
+  exec: { default_memory_mb: number; default_timeout_secs: number; max_concurrent: number } | null;
+  persistence: { state_dir?: string | null; snapshot_pool_dir?: string | null; idle_check_secs: number };
+  snapshots: { gc: { max_age_secs: number | null; max_count: number | null; tick_secs: number } | null };
+}
+
+export type GitSeed =
+  | { repo: string; ref?: string }
+  | { repos: { repo: string; ref?: string; dir?: string }[] };
