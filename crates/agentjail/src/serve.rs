@@ -137,11 +137,11 @@ pub(crate) struct Flags {
 
 pub(crate) fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     start_logging(&flags)?;
-    forbid_core_dumps();
     let (config, engine) = configure(flags)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let engine = Engine::start(engine).await.context("could not start the engine")?;
+        forbid_core_dumps();
         let stop = CancellationToken::new();
         let signals = stop_on_signal(stop.clone())?;
         let served = control::serve(config, engine.clone(), stop).await;

@@ -1,0 +1,253 @@
+//! A server with a state directory of its own.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Method, RequestBuilder, Response};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::upstream::Upstream;
+
+/// Three keys: two tenants' operators and an admin.
+pub const KEYS: &str = "acme-key@acme:operator,globex-key@globex:operator,root-key@root:admin";
+
+/// The real key that must be found nowhere but at the upstream.
+pub const CANARY: &str = "sk-canary-7f3a91d2c64e8b05";
+
+/// A server and what it needs.
+#[derive(Debug)]
+pub struct House {
+    pub upstream: Upstream,
+    pub api: String,
+    pub proxy: String,
+    pub client: Client,
+    pub state: TempDir,
+    child: Child,
+    ports: (u16, u16),
+    flags: Vec<String>,
+}
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy)]
+pub struct As<'a>(pub &'a str);
+
+impl House {
+    /// Starts a server.
+    pub async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// Starts a server with more flags.
+    ///
+    /// # Panics
+    ///
+    /// If it does not come up.
+    pub async fn with(flags: &[&str]) -> Self {
+        let state = tempfile::tempdir().expect("a temporary directory");
+        let upstream = Upstream::start().await;
+        let ports = (free_port(), free_port());
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        let child = start(&upstream, state.path(), ports, &flags);
+        let house = Self {
+            api: format!("http://127.0.0.1:{}", ports.0),
+            proxy: format!("http://127.0.0.1:{}", ports.1),
+            client: Client::builder()
+                .no_proxy()
+                .redirect(reqwest::redirect::Policy::none())
+                .build()
+                .expect("a client"),
+            upstream,
+            state,
+            child,
+            ports,
+            flags,
+        };
+        house.wait_until_up().await;
+        house
+    }
+
+    async fn wait_until_up(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.client.get(format!("{}/healthz", self.api)).send().await.is_err() {
+            assert!(Instant::now() < deadline, "the server did not come up");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The server's process id.
+    ///
+    /// # Panics
+    ///
+    /// If it has ended.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the server runs")
+    }
+
+    /// Sends the server a signal and waits for its end; gives its exit code.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end.
+    pub async fn end(&mut self, signal: Signal) -> Option<i32> {
+        let pid = Pid::from_raw(self.pid().cast_signed()).expect("a process id");
+        kill_process(pid, signal).expect("the server is ours");
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
+        ended.expect("the server ends").expect("it can be waited for").code()
+    }
+
+    /// Starts the server again on the same state.
+    pub async fn restart(&mut self) {
+        self.child = start(&self.upstream, self.state.path(), self.ports, &self.flags);
+        self.wait_until_up().await;
+    }
+
+    pub fn request(&self, who: As<'_>, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.api)).bearer_auth(who.0)
+    }
+
+    /// Sends JSON; gives status and answer.
+    ///
+    /// # Panics
+    ///
+    /// If there is no answer.
+    pub async fn post(&self, who: As<'_>, path: &str, body: Value) -> (u16, Value) {
+        answer(self.request(who, Method::POST, path).json(&body).send().await.expect("an answer"))
+            .await
+    }
+
+    /// # Panics
+    ///
+    /// If there is no answer.
+    pub async fn get(&self, who: As<'_>, path: &str) -> (u16, Value) {
+        answer(self.request(who, Method::GET, path).send().await.expect("an answer")).await
+    }
+
+    /// # Panics
+    ///
+    /// If there is no answer.
+    pub async fn delete(&self, who: As<'_>, path: &str) -> (u16, Value) {
+        answer(self.request(who, Method::DELETE, path).send().await.expect("an answer")).await
+    }
+
+    /// A session of acme for one service whose key is the canary; gives it as it was answered.
+    ///
+    /// # Panics
+    ///
+    /// If it is not made.
+    pub async fn session(&self, service: &str) -> Value {
+        self.session_with(json!({ "services": [service] })).await
+    }
+
+    /// # Panics
+    ///
+    /// If it is not made.
+    pub async fn session_with(&self, body: Value) -> Value {
+        for service in body["services"].as_array().expect("services") {
+            let credential = json!({ "service": service, "secret": CANARY });
+            let (status, answer) = self.post(As("acme-key"), "/v1/credentials", credential).await;
+            assert_eq!(status, 200, "{answer}");
+        }
+        let (status, session) = self.post(As("acme-key"), "/v1/sessions", body).await;
+        assert_eq!(status, 201, "{session}");
+        session
+    }
+
+    /// Runs a command in a session's jail.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub async fn exec(&self, session: &Value, body: Value) -> Value {
+        let path = format!("/v1/sessions/{}/exec", session["id"].as_str().expect("an id"));
+        let (status, result) = self.post(As("acme-key"), &path, body).await;
+        assert_eq!(status, 200, "{result}");
+        result
+    }
+
+    /// Runs shell code.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub async fn sh(&self, code: &str) -> Value {
+        let body = json!({ "language": "bash", "code": code });
+        let (status, result) = self.post(As("acme-key"), "/v1/runs", body).await;
+        assert_eq!(status, 201, "{result}");
+        result
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        // Asked to stop, so that it takes its jails with it; killed if a test left it deaf.
+        if let Some(pid) = self.child.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process(pid, Signal::TERM);
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            drop(self.child.start_kill());
+        }
+    }
+}
+
+/// Status and body; a body that is not JSON as a string.
+///
+/// # Panics
+///
+/// If the body breaks off.
+pub async fn answer(response: Response) -> (u16, Value) {
+    let status = response.status().as_u16();
+    let text = response.text().await.expect("a body");
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// Waits until something holds.
+///
+/// # Panics
+///
+/// If it does not within ten seconds.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not in ten seconds: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn start(upstream: &Upstream, state: &Path, ports: (u16, u16), flags: &[String]) -> Child {
+    let log = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(state.join("server.log"))
+        .expect("a log file");
+    let mut command = Command::new(crate::program());
+    command
+        .arg("serve")
+        .args(["--ctl-addr", &format!("127.0.0.1:{}", ports.0)])
+        .args(["--proxy-addr", &format!("127.0.0.1:{}", ports.1)])
+        .arg("--state-dir")
+        .arg(state.join("state"))
+        .args(["--log", "debug"])
+        .args(flags)
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("AGENTJAIL_API_KEY", KEYS)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .kill_on_drop(true);
+    for service in ["openai", "anthropic", "github", "stripe"] {
+        command.args(["--upstream", &format!("{service}={}", upstream.url())]);
+    }
+    command.spawn().expect("the program starts")
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
