@@ -3,6 +3,7 @@
 mod doctor;
 mod run;
 mod serve;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -14,6 +14,8 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::terminal::TerminalFilter;
+
 /// What was typed.
 #[derive(Debug, Args)]
 pub(crate) struct Flags {
@@ -209,6 +211,10 @@ fn tree(flag: &str, directory: Option<&PathBuf>, access: Access) -> anyhow::Resu
     let Some(directory) = directory else {
         return Ok(Tree::Fresh { bytes: TREE_BYTES, access });
     };
+    // A command that could write there may have put the link there.
+    if directory.is_symlink() {
+        bail!("{flag} {}: is a link; name the directory it leads to", directory.display());
+    }
     let path =
         directory.canonicalize().with_context(|| format!("{flag} {}", directory.display()))?;
     if !path.is_dir() {
@@ -252,14 +258,31 @@ async fn attend(
             Some(number) = signals.recv() => drop(jail.signal(number).await),
         }
     };
-    let (out, err) = match ended_output {
-        Some(passed) => passed,
-        None => output.await,
+    let passed = match ended_output {
+        Some(passed) => Some(passed),
+        None => drain(output, &mut signals, outcome.timed_out).await,
     };
-    if json {
+    if let Some((out, err)) = passed
+        && json
+    {
         print_json(&outcome, out, err, &enforced)?;
     }
     Ok(exit_code(&outcome))
+}
+
+/// Waits for the rest of the output, at the pace of whoever reads ours; a signal ends the wait. After
+/// a timeout it is short: nothing more is to come but what was smuggled out of the jail.
+async fn drain<T>(
+    output: impl Future<Output = T>,
+    signals: &mut tokio::sync::mpsc::Receiver<i32>,
+    timed_out: bool,
+) -> Option<T> {
+    let limit = if timed_out { Duration::from_secs(2) } else { Duration::from_secs(86_400) };
+    tokio::select! {
+        passed = output => Some(passed),
+        _ = signals.recv() => None,
+        () = tokio::time::sleep(limit) => None,
+    }
 }
 
 /// Our standard input, to the command.
@@ -322,72 +345,6 @@ async fn write_all(
     to.flush().await
 }
 
-/// Keeps a jailed program from talking to the operator's terminal: colours, cursor movement and
-/// clearing pass; sequences that set the title or clipboard, or make the terminal answer, do not.
-#[derive(Debug, Default)]
-struct TerminalFilter {
-    state: Escape,
-    held: Vec<u8>,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Escape {
-    #[default]
-    Text,
-    /// After ESC.
-    Begun,
-    /// ESC [ … : a control sequence.
-    Control,
-    /// ESC ] P X ^ _ … : a string, dropped up to its end.
-    String,
-    /// ESC inside a string.
-    StringEnd,
-}
-
-impl TerminalFilter {
-    fn clean(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut clean = Vec::with_capacity(bytes.len());
-        for &byte in bytes {
-            self.step(byte, &mut clean);
-        }
-        clean
-    }
-
-    fn step(&mut self, byte: u8, clean: &mut Vec<u8>) {
-        const ESC: u8 = 0x1b;
-        const LONGEST_CONTROL: usize = 64;
-        self.state = match (self.state, byte) {
-            (Escape::Text, ESC) => Escape::Begun,
-            (Escape::Text, b'\n' | b'\r' | b'\t' | 0x07 | 0x08 | b' '..=0x7e | 0x80..) => {
-                clean.push(byte);
-                Escape::Text
-            }
-            (Escape::Text, _) => Escape::Text,
-            (Escape::Begun, b'[') => {
-                self.held = vec![ESC, b'['];
-                Escape::Control
-            }
-            (Escape::Begun, b']' | b'P' | b'X' | b'^' | b'_') => Escape::String,
-            (Escape::Begun, ESC) => Escape::Begun,
-            (Escape::Begun, _) => Escape::Text,
-            (Escape::Control, 0x20..=0x3f) if self.held.len() < LONGEST_CONTROL => {
-                self.held.push(byte);
-                Escape::Control
-            }
-            // The last byte says what it does: these draw, and ask nothing.
-            (Escape::Control, b'A'..=b'H' | b'J' | b'K' | b'm') => {
-                self.held.push(byte);
-                clean.append(&mut self.held);
-                Escape::Text
-            }
-            (Escape::Control, _) => Escape::Text,
-            (Escape::String, 0x07) | (Escape::StringEnd, b'\\') => Escape::Text,
-            (Escape::String | Escape::StringEnd, ESC) => Escape::StringEnd,
-            (Escape::String | Escape::StringEnd, _) => Escape::String,
-        };
-    }
-}
-
 fn print_json(outcome: &Outcome, out: Kept, err: Kept, enforced: &[String]) -> anyhow::Result<()> {
     let stats = outcome.statistics.map(|stats| {
         json!({
@@ -411,7 +368,13 @@ fn print_json(outcome: &Outcome, out: Kept, err: Kept, enforced: &[String]) -> a
         "stats": stats,
         "enforced": enforced,
     });
-    writeln!(std::io::stdout(), "{result}").context("could not print the result")
+    // Control characters beyond ASCII, which JSON leaves as they are, speak to terminals, too.
+    let plain = |c: char| match c {
+        '\u{80}'..='\u{9f}' => format!("\\u{:04x}", u32::from(c)),
+        other => other.to_string(),
+    };
+    let line: String = result.to_string().chars().map(plain).collect();
+    writeln!(std::io::stdout(), "{line}").context("could not print the result")
 }
 
 fn exit_code(outcome: &Outcome) -> ExitCode {
@@ -423,33 +386,4 @@ fn exit_code(outcome: &Outcome) -> ExitCode {
         eprintln!("agentjail: out of memory (--memory-mb)");
     }
     ExitCode::from(u8::try_from(outcome.exit_code()).unwrap_or(u8::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_terminal_is_drawn_on_but_not_spoken_to() {
-        let clean = |text: &str| {
-            String::from_utf8(TerminalFilter::default().clean(text.as_bytes())).unwrap()
-        };
-        assert_eq!(
-            clean("plain é\n\x1b[1;31mred\x1b[0m\x1b[2K\r"),
-            "plain é\n\x1b[1;31mred\x1b[0m\x1b[2K\r"
-        );
-        assert_eq!(clean("a\x1b]52;c;c2VjcmV0\x07b"), "ab");
-        assert_eq!(clean("a\x1b]0;title\x1b\\b"), "ab");
-        assert_eq!(clean("a\x1bP$q\"p\x1b\\b"), "ab");
-        assert_eq!(clean("a\x1b[6nb\x1b[cb\x1b[?1049hb"), "abbb");
-        assert_eq!(clean("a\x1bcb\x0eb"), "abb");
-    }
-
-    #[test]
-    fn a_sequence_that_is_cut_is_still_one() {
-        let mut filter = TerminalFilter::default();
-        let text = "x\x1b]52;c;c2VjcmV0\x07y\x1b[31mz";
-        let clean: Vec<u8> = text.bytes().flat_map(|byte| filter.clean(&[byte])).collect();
-        assert_eq!(clean, b"xy\x1b[31mz");
-    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper::header::{HOST, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response};
@@ -16,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::gate::{Refusal, Rules, Target, tunnel_tls};
 use crate::plain_http::{Body, Upstream, builder, refused};
-use crate::relay;
+use crate::{plain_http, relay};
 
 /// Serves one connection of the proxy.
 pub(crate) async fn serve(rules: Arc<Rules>, stream: TcpStream) {
@@ -42,7 +43,7 @@ fn tunnel(rules: &Arc<Rules>, mut request: Request<Incoming>) -> Result<Response
     let Some(asked) = asked else {
         return Err(Refusal::NotAllowed("a CONNECT without a host".into()));
     };
-    let port = asked.port_u16().unwrap_or(443);
+    let port = port(&asked, 443)?;
     let target = rules.named(asked.host(), port)?;
     let client = hyper::upgrade::on(&mut request);
     let shared = Arc::clone(rules);
@@ -55,18 +56,33 @@ fn tunnel(rules: &Arc<Rules>, mut request: Request<Incoming>) -> Result<Response
 }
 
 async fn run_tunnel(
-    rules: &Rules,
+    rules: &Arc<Rules>,
     client: OnUpgrade,
     target: &Target,
     port: u16,
 ) -> Result<(), Refusal> {
     let client = client.await.map_err(std::io::Error::other)?;
     let mut client = TokioIo::new(client);
-    if port == 443 {
-        return tunnel_tls(rules, &mut client, target, port).await;
+    match port {
+        443 => return tunnel_tls(rules, &mut client, target, port).await,
+        80 => {
+            plain_http::serve(rules, client, target.clone()).await;
+            return Ok(());
+        }
+        _ => {}
     }
     let upstream = rules.dial(target, port).await?;
     Ok(relay::relay(client, upstream).await?)
+}
+
+/// The port of an authority. One that was written and is none is not the default.
+fn port(authority: &Authority, default: u16) -> Result<u16, Refusal> {
+    let written = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, rest)| rest);
+    match authority.port_u16() {
+        Some(port) => Ok(port),
+        None if !written.contains(':') => Ok(default),
+        None => Err(Refusal::NotAllowed("a port that is none".to_owned())),
+    }
 }
 
 /// `GET http://host/path`: the host of the URL counts, and becomes the `Host` header.
@@ -80,7 +96,7 @@ async fn whole_url(
     let Some(asked) = asked.filter(|_| request.uri().scheme_str() == Some("http")) else {
         return Err(Refusal::NotAllowed("a request without an http:// URL".to_owned()));
     };
-    let port = asked.port_u16().unwrap_or(80);
+    let port = port(&asked, 80)?;
     let target = rules.named(asked.host(), port)?;
     let host = HeaderValue::from_str(asked.as_str()).map_err(std::io::Error::other)?;
     request.headers_mut().insert(HOST, host);

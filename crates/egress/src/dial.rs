@@ -73,6 +73,11 @@ impl Dialler {
         for address in allowed.take(MOST_ADDRESSES) {
             let attempt = TcpStream::connect(SocketAddr::new(*address, port));
             match timeout(CONNECT, attempt).await {
+                Ok(Ok(stream))
+                    if leads_back_here(&stream) && !self.is_allowed_private(*address) =>
+                {
+                    continue;
+                }
                 Ok(Ok(stream)) => {
                     // Small writes are the jail's own choice; we must not hold them back.
                     drop(stream.set_nodelay(true));
@@ -89,8 +94,21 @@ impl Dialler {
     }
 
     fn may_dial(&self, address: IpAddr) -> bool {
+        is_public(address) || self.is_allowed_private(address)
+    }
+
+    fn is_allowed_private(&self, address: IpAddr) -> bool {
         let canonical = address.to_canonical();
-        is_public(address) || self.allow_private.iter().any(|network| network.contains(&canonical))
+        self.allow_private.iter().any(|network| network.contains(&canonical))
+    }
+}
+
+/// Whether the other end is this very machine, under an address that is public: only then does the
+/// kernel give both ends the same one.
+fn leads_back_here(stream: &TcpStream) -> bool {
+    match (stream.local_addr(), stream.peer_addr()) {
+        (Ok(local), Ok(peer)) => local.ip() == peer.ip(),
+        _ => true,
     }
 }
 

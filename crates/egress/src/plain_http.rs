@@ -10,12 +10,15 @@ use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self as client, SendRequest};
-use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING,
+    UPGRADE,
+};
 use hyper::server::conn::http1 as server;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Mutex;
 
 use crate::gate::{Refusal, Rules, Target};
@@ -39,10 +42,14 @@ pub(crate) type Body = BoxBody<Bytes, hyper::Error>;
 
 /// The upstream's side of one client connection: opened by the first request, kept for the next.
 #[derive(Debug, Default)]
-pub(crate) struct Upstream(Mutex<Option<(Target, SendRequest<Incoming>)>>);
+pub(crate) struct Upstream(Mutex<Option<(Target, u16, SendRequest<Incoming>)>>);
 
 /// Serves one connection whose destination is known.
-pub(crate) async fn serve(rules: &Arc<Rules>, stream: TcpStream, target: Target) {
+pub(crate) async fn serve(
+    rules: &Arc<Rules>,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    target: Target,
+) {
     let upstream = Arc::new(Upstream::default());
     let service = service_fn(|request| {
         let (rules, upstream, target) = (Arc::clone(rules), Arc::clone(&upstream), target.clone());
@@ -82,7 +89,7 @@ fn asked_host(request: &Request<Incoming>) -> Option<String> {
     let host = host.authority()?;
     let same = |uri: &hyper::http::uri::Authority| uri.host().eq_ignore_ascii_case(host.host());
     let agrees = request.uri().authority().is_none_or(same);
-    let plain = host.port_u16().is_none_or(|port| port == 80) && !host.as_str().contains('@');
+    let plain = [host.host(), &format!("{}:80", host.host())].contains(&host.as_str());
     (hosts.next().is_none() && agrees && plain).then(|| host.host().to_owned())
 }
 
@@ -103,16 +110,21 @@ impl Upstream {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         *request.uri_mut() = path.parse().unwrap_or_default();
         clean(request.headers_mut(), client_upgrade.is_some());
+        // Set anew from the body that is really sent: no second server reads them otherwise.
+        request.headers_mut().remove(CONTENT_LENGTH);
+        request.headers_mut().remove(TRANSFER_ENCODING);
         let mut upstream = self.0.lock().await;
         let mut sender = match upstream.take() {
-            Some((same, sender)) if same == *target && !sender.is_closed() => sender,
+            Some((same, at, sender)) if same == *target && at == port && !sender.is_closed() => {
+                sender
+            }
             _ => open(rules, target, port).await?,
         };
         let mut response = sender
             .send_request(request)
             .await
             .map_err(|error| Refusal::Broken(std::io::Error::other(error)))?;
-        *upstream = Some((target.clone(), sender));
+        *upstream = Some((target.clone(), port, sender));
         if let Some(client_upgrade) = client_upgrade
             && response.status() == StatusCode::SWITCHING_PROTOCOLS
         {
@@ -166,7 +178,10 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
             value.split(',').any(|name| name.trim().eq_ignore_ascii_case("upgrade"))
         })
     };
-    headers.contains_key(UPGRADE) && headers.get_all(CONNECTION).iter().any(names)
+    // Nothing else is let go on in its own protocol: it could name other hosts there.
+    let websocket = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
+    websocket.is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+        && headers.get_all(CONNECTION).iter().any(names)
 }
 
 /// Removes what speaks of one connection only, by name and by `Connection`'s list.

@@ -166,6 +166,7 @@ impl Engine {
             drop(process.kill());
             drop(process.wait());
         }
+        sweep_own().await;
     }
 
     /// The launcher, a new one if the last has died.
@@ -175,10 +176,25 @@ impl Engine {
             return Ok(Arc::clone(link));
         }
         tracing::warn!("the launcher died; starting another");
-        launch::cgroup::sweep(Path::new("/"), instance::is_alive);
+        sweep_own().await;
         let link = Arc::new(start_link(&self.0.config).await?);
         *current = Some(Arc::clone(&link));
         Ok(link)
+    }
+}
+
+/// Removes what a launcher of ours left that was killed. Its jails are dead; the kernel may take a
+/// moment to count them out.
+async fn sweep_own() {
+    let own = instance::name();
+    for _ in 0..20 {
+        let left = launch::cgroup::sweep(Path::new("/"), |other| {
+            other != own && instance::is_alive(other)
+        });
+        if left == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -12,6 +12,7 @@ use sys::{Birth, Instruction, MountAttributes, Namespaces, Reach, Side};
 
 use crate::cgroup::{Driver, Entry, Group};
 use crate::message::{Access, Assignment, At as _, Enforcement, Fault, Profile, Spec, Tree};
+use crate::seccomp::{UnixSockets, filter};
 use crate::template::USER_ID;
 use crate::{init, template, wire};
 
@@ -20,14 +21,36 @@ const MAX_OWNER_MAPS: usize = 16;
 
 /// What every birth needs, made once.
 pub(crate) struct Birthplace {
+    own_user: u32,
     host_user: u32,
     host_group: u32,
     pub(crate) landlock_abi: Option<u32>,
-    /// Standard, strict.
-    filters: [Vec<Instruction>; 2],
+    filters: Filters,
     /// Host owners of directories that jails were given, and namespaces that map them to the
     /// jails' user.
     owner_maps: std::cell::RefCell<Vec<((u32, u32), OwnedFd)>>,
+}
+
+/// Compiled once, inherited by every jail.
+struct Filters {
+    standard: Vec<Instruction>,
+    without_unix: Vec<Instruction>,
+    strict: Vec<Instruction>,
+}
+
+impl Filters {
+    fn compile() -> Self {
+        Self {
+            standard: filter(Profile::Standard, UnixSockets::Allowed),
+            without_unix: filter(Profile::Standard, UnixSockets::Refused),
+            strict: filter(Profile::Strict, UnixSockets::Refused),
+        }
+    }
+}
+
+/// Whether somebody outside could have a socket where this jail looks.
+fn sees_host_tree(spec: &Spec) -> bool {
+    [&spec.workspace, &spec.output].iter().any(|tree| matches!(tree, Tree::Host { .. }))
 }
 
 /// A jail that is on its way to run its command.
@@ -44,19 +67,24 @@ pub(crate) struct Stillborn {
 }
 
 impl Birthplace {
-    pub(crate) fn new(
-        host_user: u32,
-        host_group: u32,
-        landlock_abi: Option<u32>,
-        filters: [Vec<Instruction>; 2],
-    ) -> Self {
-        Self { host_user, host_group, landlock_abi, filters, owner_maps: Vec::new().into() }
+    pub(crate) fn new(host_user: u32, host_group: u32, landlock_abi: Option<u32>) -> Self {
+        let filters = Filters::compile();
+        let own_user = rustix::process::geteuid().as_raw();
+        let owner_maps = Vec::new().into();
+        Self { own_user, host_user, host_group, landlock_abi, filters, owner_maps }
     }
 
-    pub(crate) fn filter(&self, profile: Profile) -> &[Instruction] {
-        match profile {
-            Profile::Standard => &self.filters[0],
-            Profile::Strict => &self.filters[1],
+    /// The filter of init: it needs sockets, whatever its command may have.
+    pub(crate) fn init_filter(&self) -> &[Instruction] {
+        &self.filters.standard
+    }
+
+    /// The filter of a jail's command.
+    pub(crate) fn filter(&self, spec: &Spec) -> &[Instruction] {
+        match spec.profile {
+            Profile::Strict => &self.filters.strict,
+            Profile::Standard if sees_host_tree(spec) => &self.filters.without_unix,
+            Profile::Standard => &self.filters.standard,
         }
     }
 
@@ -99,7 +127,15 @@ impl Birthplace {
             .and(Namespaces::IPC)
             .and(Namespaces::UTS);
         let birth = Birth { namespaces, cgroup: birth_group };
-        let (pid, child) = match sys::clone3(&birth).at("clone into new namespaces")? {
+        // The kernel charges what a jail uses up (inotify watches, pending signals, …) to the owner
+        // of its user namespace: that must not be root.
+        self.act_as(self.host_user)?;
+        let cloned = sys::clone3(&birth);
+        if let Ok(Side::Child) = cloned {
+            init::run(&inner_door, self);
+        }
+        self.act_as(self.own_user)?;
+        let (pid, child) = match cloned.at("clone into new namespaces")? {
             Side::Child => init::run(&inner_door, self),
             Side::Parent { pid, child } => (pid, child),
         };
@@ -121,6 +157,15 @@ impl Birthplace {
             return Err(fault);
         }
         Ok((pid, child))
+    }
+
+    /// Changes the effective user only. Capabilities stay: the launcher has told the kernel so.
+    fn act_as(&self, user: u32) -> Result<(), Fault> {
+        if self.host_user == self.own_user {
+            return Ok(());
+        }
+        let user = rustix::thread::Uid::from_raw(user);
+        rustix::thread::set_thread_res_uid(None, user, None).at("change the effective user")
     }
 
     /// Detached copies of the host directories a spec names: workspace, output, flavors.

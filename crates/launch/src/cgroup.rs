@@ -126,9 +126,11 @@ fn remove_instance(directory: &Path) {
 /// Removes the groups that launchers of former servers left behind when everything was killed at
 /// once. `alive` tells whether an instance is still in use.
 ///
-/// Only empty groups can be removed, so a wrong answer of `alive` ends nothing.
-pub fn sweep(root: &Path, alive: impl Fn(&str) -> bool) {
-    let Ok(layout) = layout::read(root) else { return };
+/// Only empty groups can be removed, so a wrong answer of `alive` ends nothing. Gives how many
+/// groups that should have gone could not.
+pub fn sweep(root: &Path, alive: impl Fn(&str) -> bool) -> usize {
+    let Ok(layout) = layout::read(root) else { return 0 };
+    let mut left = 0;
     for own in layout.v1.values().chain(&layout.v2) {
         let parent = layout::below(root, own).join(PARENT);
         for instance in children(&parent) {
@@ -138,10 +140,11 @@ pub fn sweep(root: &Path, alive: impl Fn(&str) -> bool) {
             for group in children(&instance) {
                 drop(fs::remove_dir(group));
             }
-            drop(fs::remove_dir(instance));
+            left += usize::from(fs::remove_dir(&instance).is_err() && instance.exists());
         }
         drop(fs::remove_dir(parent));
     }
+    left
 }
 
 fn children(directory: &Path) -> Vec<PathBuf> {

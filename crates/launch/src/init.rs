@@ -25,7 +25,7 @@ use rustix::process::{
 };
 
 use crate::birth::Birthplace;
-use crate::message::{Assignment, At as _, Exit, Fault, Order, Profile, Report, Spec};
+use crate::message::{Assignment, At as _, Exit, Fault, Order, Report, Spec};
 use crate::template::USER_ID;
 use crate::wire;
 
@@ -91,11 +91,10 @@ fn begin(gifts: &mut Gifts, birthplace: &Birthplace) -> Result<(OwnedFd, Pid), F
     house::build(&gifts.spec, std::mem::take(&mut gifts.trees), gifts.code.take())?;
     let listeners = network::build(&gifts.spec.network)?;
     confine::confine(&gifts.spec, birthplace, &mut gifts.enforced)?;
-    let filter = birthplace.filter(gifts.spec.profile);
+    let filter = birthplace.filter(&gifts.spec);
     let mut birth = command::start(&gifts.spec.command, &gifts.streams, filter)?;
-    // Init lives under the filter, too. It needs sockets, so always the standard one, and `clone3`
-    // for the command, so not before.
-    confine::filter(birthplace.filter(Profile::Standard))?;
+    // Init lives under a filter, too; not before, since it needs `clone3` for the command.
+    confine::filter(birthplace.init_filter())?;
     let not_executed = birth.outcome()?;
     let lent: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
     let ready = Report::Ready { enforced: std::mem::take(&mut gifts.enforced), not_executed };

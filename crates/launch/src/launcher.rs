@@ -21,11 +21,12 @@ use std::process::ExitCode;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, wait};
+use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 
 use crate::birth::{Birthplace, Newborn, Stillborn};
 use crate::cgroup::{self, Driver, Group};
-use crate::message::{At as _, Fault, Offers, Preparation, Profile, Reply, Request};
-use crate::{seccomp, template, wire};
+use crate::message::{At as _, Fault, Offers, Preparation, Reply, Request};
+use crate::{template, wire};
 
 /// Under this name the program is a launcher.
 const NAME: &str = "agentjail-launcher";
@@ -128,13 +129,12 @@ impl Launcher {
         let host_id = if root { preparation.host_id } else { rustix::process::geteuid().as_raw() };
         let host_group =
             if root { preparation.host_id } else { rustix::process::getegid().as_raw() };
-        let birthplace = Birthplace::new(
-            host_id,
-            host_group,
-            offers.landlock_abi,
-            [Profile::Standard, Profile::Strict].map(seccomp::filter),
-        );
-        wire::send(server, &Reply::Prepared(offers), &[]).at("send")?;
+        let birthplace = Birthplace::new(host_id, host_group, offers.landlock_abi);
+        if let Err(fault) = wire::send(server, &Reply::Prepared(offers), &[]).at("send") {
+            // The server has gone already: nothing is left of what was made for it.
+            driver.iter().for_each(|driver| driver.remove());
+            return Err(fault);
+        }
         Ok(Ready { children, birthplace, driver: driver.ok() })
     }
 
@@ -238,6 +238,9 @@ fn take_standard_input() -> io::Result<OwnedFd> {
 /// An ordinary user first becomes the owner of a user namespace, where mounting is allowed.
 fn enter_namespaces(root: bool) -> Result<(), Fault> {
     if root {
+        // A jail is born with another effective user, and that must not cost capabilities.
+        set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
+            .at("keep capabilities across a change of user")?;
         return sys::unshare(sys::Namespaces::MOUNT).at("make a mount namespace");
     }
     let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());

@@ -36,10 +36,30 @@ struct Argument(u8);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Check {
-    NoneOf { argument: Argument, bits: u32 },
-    Not { argument: Argument, values: &'static [u32] },
-    OneOf { argument: Argument, values: &'static [u32] },
-    Masked { argument: Argument, mask: u32, values: &'static [u32] },
+    NoneOf {
+        argument: Argument,
+        bits: u32,
+    },
+    /// `NoneOf`, but only if `flags` has any of some bits.
+    NoneOfIf {
+        argument: Argument,
+        bits: u32,
+        flags: Argument,
+        any: u32,
+    },
+    Not {
+        argument: Argument,
+        values: &'static [u32],
+    },
+    OneOf {
+        argument: Argument,
+        values: &'static [u32],
+    },
+    Masked {
+        argument: Argument,
+        mask: u32,
+        values: &'static [u32],
+    },
 }
 
 /// What the kernel is told to do.
@@ -66,13 +86,20 @@ enum Leaf {
     },
 }
 
+/// Whether a jail may make Unix sockets. (Pairs are always allowed: they connect to nothing else.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnixSockets {
+    Allowed,
+    Refused,
+}
+
 /// Compiles a profile.
-pub fn filter(profile: Profile) -> Vec<Instruction> {
-    compile::program(&leaves(profile))
+pub fn filter(profile: Profile, unix: UnixSockets) -> Vec<Instruction> {
+    compile::program(&leaves(profile, unix))
 }
 
 /// First call number and leaf, ascending; together they cover all numbers.
-fn leaves(profile: Profile) -> Vec<(u32, Leaf)> {
+fn leaves(profile: Profile, unix: UnixSockets) -> Vec<(u32, Leaf)> {
     let mut leaves: Vec<(u32, Leaf)> = Vec::new();
     let mut put = |first: u32, leaf: Leaf| match leaves.last_mut() {
         // Neighbours with the same fate are one range.
@@ -84,6 +111,8 @@ fn leaves(profile: Profile) -> Vec<(u32, Leaf)> {
         if number > next {
             put(next, Leaf::Always(Action::Absent));
         }
+        let without_unix = number == table::SOCKET_NUMBER && unix == UnixSockets::Refused;
+        let verdict = if without_unix { table::SOCKET_WITHOUT_UNIX } else { verdict };
         put(number, leaf(verdict, profile));
         next = number + 1;
     }

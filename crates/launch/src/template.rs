@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use rustix::mount::{
     MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
     mount_bind_recursive, mount_change, open_tree, unmount,
@@ -224,11 +224,16 @@ fn open(path: &Path) -> rustix::io::Result<std::os::fd::OwnedFd> {
 
 /// A detached copy of a directory of the host, to be moved into a jail.
 pub(crate) fn detached(path: &Path) -> Result<std::os::fd::OwnedFd, Fault> {
-    let seen = seen_from_here(path);
+    let step = || format!("open the directory {}", path.display());
+    // The caller has resolved the path. A link on it by now was put there since, perhaps by a jail.
+    let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory =
+        openat2(CWD, seen_from_here(path), how, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+            .at(step())?;
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-    open_tree(CWD, &seen, flags).at(format!("open the directory {}", path.display()))
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(directory, "", flags).at(step())
 }
 
 /// Where a path of the machine is in the launcher's root.

@@ -103,6 +103,10 @@ fn limit(controller: &str, directory: &Path, limits: &Limits) -> Result<(), Faul
     match controller {
         "memory" => {
             write(directory, "memory.limit_in_bytes", limits.memory_bytes)?;
+            // What TCP queues for a socket is counted apart, and by some kernels only.
+            if directory.join("memory.kmem.tcp.limit_in_bytes").exists() {
+                write(directory, "memory.kmem.tcp.limit_in_bytes", limits.memory_bytes)?;
+            }
             // Present only where swap is accounted for: memory and swap together.
             if directory.join("memory.memsw.limit_in_bytes").exists() {
                 write(directory, "memory.memsw.limit_in_bytes", limits.memory_bytes)?;

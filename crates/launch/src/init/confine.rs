@@ -53,7 +53,11 @@ fn resource_limits(spec: &Spec) -> Result<(), Fault> {
     let both = |n| Rlimit { current: Some(n), maximum: Some(n) };
     let open_files = both(spec.limits.open_files);
     setrlimit(Resource::Nofile, open_files).at("limit open files")?;
-    setrlimit(Resource::Core, both(0)).at("forbid core dumps")?;
+    // Not 0: a limit of 1 also keeps the kernel from feeding a program that takes core dumps.
+    setrlimit(Resource::Core, both(1)).at("forbid core dumps")?;
+    setrlimit(Resource::Sigpending, both(1024)).at("limit pending signals")?;
+    setrlimit(Resource::Rtprio, both(0)).at("forbid real-time priority")?;
+    setrlimit(Resource::Nice, both(0)).at("forbid raised priority")?;
     // Kernel queues are not in the memory limit of every kernel.
     setrlimit(Resource::Msgqueue, both(819_200)).at("limit message queues")?;
     setrlimit(Resource::Memlock, both(8 << 20)).at("limit locked memory")

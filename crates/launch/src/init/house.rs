@@ -24,12 +24,16 @@ const HOME_BYTES: u64 = 256 << 20;
 
 /// What tells of the machine or its other users, or acts on it. Most of it is closed to the jail's
 /// user anyway; each cover costs some 10 µs of every start, so what shows nothing is left alone.
-const MASKED_FILES: [&str; 8] = [
+const MASKED_FILES: [&str; 12] = [
+    "cmdline",
+    "config.gz",
+    "iomem",
     "kallsyms",
     "kcore",
     "key-users",
     "keys",
     "latency_stats",
+    "partitions",
     "sched_debug",
     "sysrq-trigger",
     "timer_list",
@@ -39,7 +43,7 @@ const MASKED_DIRECTORIES: [&str; 4] = ["acpi", "bus", "irq", "scsi"];
 /// Mounts everything and pivots into it.
 pub(super) fn build(spec: &Spec, trees: Vec<OwnedFd>, code: Option<OwnedFd>) -> Result<(), Fault> {
     mount_bind_recursive(JAIL, NEW_ROOT).at("bind the template")?;
-    proc()?;
+    proc(spec)?;
     let pts = c"newinstance,ptmxmode=0666,mode=620,max=64";
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("devpts", format!("{NEW_ROOT}/dev/pts"), "devpts", quiet, pts).at("mount /dev/pts")?;
@@ -61,7 +65,7 @@ pub(super) fn build(spec: &Spec, trees: Vec<OwnedFd>, code: Option<OwnedFd>) -> 
 }
 
 /// A `/proc` of this PID namespace, without what is the machine's.
-fn proc() -> Result<(), Fault> {
+fn proc(spec: &Spec) -> Result<(), Fault> {
     let target = format!("{NEW_ROOT}/proc");
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if mount("proc", &target, "proc", flags, c"hidepid=invisible").is_err() {
@@ -70,7 +74,7 @@ fn proc() -> Result<(), Fault> {
         return mount("proc", &target, "proc", flags, c"hidepid=invisible,subset=pid")
             .at("mount /proc");
     }
-    no_new_namespaces()?;
+    namespace_limits(spec)?;
     read_only(&format!("{target}/sys"))?;
     for name in MASKED_FILES {
         cover(&format!("{target}/{name}"), |masked| {
@@ -86,10 +90,19 @@ fn proc() -> Result<(), Fault> {
     Ok(())
 }
 
-/// A second wall beside the filter: in this user namespace, no further one can be made.
-fn no_new_namespaces() -> Result<(), Fault> {
-    fs::write(format!("{NEW_ROOT}/proc/sys/user/max_user_namespaces"), "0")
-        .at("forbid user namespaces")
+/// What one jail may use up of what the kernel counts by user or network namespace. The first is
+/// also a second wall beside the filter: in this user namespace, no further one can be made.
+fn namespace_limits(spec: &Spec) -> Result<(), Fault> {
+    let mut limits = vec![("user/max_user_namespaces", "0"), ("user/max_inotify_instances", "64")];
+    if spec.network.loopback {
+        // Queued bytes of TCP are not in the memory limit of cgroup v1.
+        limits.push(("net/ipv4/tcp_rmem", "4096 65536 524288"));
+        limits.push(("net/ipv4/tcp_wmem", "4096 65536 524288"));
+    }
+    for (name, value) in limits {
+        fs::write(format!("{NEW_ROOT}/proc/sys/{name}"), value).at(format!("set {name}"))?;
+    }
+    Ok(())
 }
 
 fn read_only(path: &str) -> Result<(), Fault> {

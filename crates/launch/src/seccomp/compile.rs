@@ -76,6 +76,13 @@ fn checked(check: Check, otherwise: Action) -> Vec<Instruction> {
         Check::NoneOf { argument, bits } => {
             vec![load(argument), branch(IF_ANY_BIT, bits, 0, 1), ret(otherwise)]
         }
+        Check::NoneOfIf { argument, bits, flags, any } => vec![
+            load(flags),
+            branch(IF_ANY_BIT, any, 0, 3),
+            load(argument),
+            branch(IF_ANY_BIT, bits, 0, 1),
+            ret(otherwise),
+        ],
         Check::Not { argument, values } => {
             let mut code = vec![load(argument)];
             for &value in values {

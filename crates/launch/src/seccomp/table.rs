@@ -12,8 +12,8 @@
 //! | not in the table | `ENOSYS` |
 //!
 //! `clone3` must be `ABSENT`: its flags are in memory, where a filter cannot look, and glibc falls
-//! back to `clone` on `ENOSYS` only. io_uring is `ABSENT` because its operations (sockets among
-//! them) pass by the filter.
+//! back to `clone` on `ENOSYS` only. So is `openat2`, whose mode is there, too. io_uring is `ABSENT` because its operations (sockets among
+//! them) pass by the filter, and `io_setup` because all jails of a machine share its requests.
 
 use super::{Argument, Check, Verdict};
 
@@ -39,6 +39,14 @@ const SOCKET: Verdict = Verdict::Network2(
     Check::OneOf { argument: Argument(2), values: &[0, 6, 17, 262] },
 );
 
+/// The same without Unix, for jails that see a directory of the host: a read-only mount does not
+/// keep anyone from connecting to a socket that lies in it.
+pub(super) const SOCKET_WITHOUT_UNIX: Verdict = Verdict::Network2(
+    Check::OneOf { argument: Argument(0), values: &[2, 10] },
+    Check::OneOf { argument: Argument(2), values: &[0, 6, 17, 262] },
+);
+pub(super) const SOCKET_NUMBER: u32 = 41;
+
 /// Unix only.
 const SOCKETPAIR: Verdict = Verdict::Network1(Check::OneOf { argument: Argument(0), values: &[1] });
 
@@ -48,15 +56,40 @@ const PERSONALITY: Verdict = Verdict::If(Check::OneOf {
     values: &[0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff],
 });
 
-/// Files, FIFOs and sockets; not devices.
+/// Bits of a mode that make a program run as its owner. A jail's files may belong to somebody else
+/// outside (an id-mapped directory of root's), so no file of a jail ever has them.
+const SET_ID: u32 = 0o6000;
+
+const CHMOD: Verdict = Verdict::If(Check::NoneOf { argument: Argument(1), bits: SET_ID });
+const CHMODAT: Verdict = Verdict::If(Check::NoneOf { argument: Argument(2), bits: SET_ID });
+
+/// Only a call that creates a file has a mode: `O_CREAT`, `O_TMPFILE`.
+const CREATING: u32 = 0o20_000_100;
+const OPEN: Verdict = Verdict::If(Check::NoneOfIf {
+    argument: Argument(2),
+    bits: SET_ID,
+    flags: Argument(1),
+    any: CREATING,
+});
+const OPENAT: Verdict = Verdict::If(Check::NoneOfIf {
+    argument: Argument(3),
+    bits: SET_ID,
+    flags: Argument(2),
+    any: CREATING,
+});
+
+/// Not `F_SETLEASE`: a lease on a shared file makes the host's own opens wait.
+const FCNTL: Verdict = Verdict::If(Check::Not { argument: Argument(1), values: &[1024] });
+
+/// Files, FIFOs and sockets, without [`SET_ID`]; not devices.
 const MKNOD: Verdict = Verdict::If(Check::Masked {
     argument: Argument(1),
-    mask: 0o170_000,
+    mask: 0o170_000 | SET_ID,
     values: &[0, 0o010_000, 0o100_000, 0o140_000],
 });
 const MKNODAT: Verdict = Verdict::If(Check::Masked {
     argument: Argument(2),
-    mask: 0o170_000,
+    mask: 0o170_000 | SET_ID,
     values: &[0, 0o010_000, 0o100_000, 0o140_000],
 });
 
@@ -65,7 +98,7 @@ const MKNODAT: Verdict = Verdict::If(Check::Masked {
 pub(super) const TABLE: &[(u32, &str, Verdict)] = &[
     (0, "read", ALLOW),
     (1, "write", ALLOW),
-    (2, "open", ALLOW),
+    (2, "open", OPEN),
     (3, "close", ALLOW),
     (4, "stat", ALLOW),
     (5, "fstat", ALLOW),
@@ -135,7 +168,7 @@ pub(super) const TABLE: &[(u32, &str, Verdict)] = &[
     (69, "msgsnd", ALLOW),
     (70, "msgrcv", ALLOW),
     (71, "msgctl", ALLOW),
-    (72, "fcntl", ALLOW),
+    (72, "fcntl", FCNTL),
     (73, "flock", ALLOW),
     (74, "fsync", ALLOW),
     (75, "fdatasync", ALLOW),
@@ -148,13 +181,13 @@ pub(super) const TABLE: &[(u32, &str, Verdict)] = &[
     (82, "rename", ALLOW),
     (83, "mkdir", ALLOW),
     (84, "rmdir", ALLOW),
-    (85, "creat", ALLOW),
+    (85, "creat", CHMOD),
     (86, "link", ALLOW),
     (87, "unlink", ALLOW),
     (88, "symlink", ALLOW),
     (89, "readlink", ALLOW),
-    (90, "chmod", ALLOW),
-    (91, "fchmod", ALLOW),
+    (90, "chmod", CHMOD),
+    (91, "fchmod", CHMOD),
     (92, "chown", ALLOW),
     (93, "fchown", ALLOW),
     (94, "lchown", ALLOW),
@@ -269,7 +302,7 @@ pub(super) const TABLE: &[(u32, &str, Verdict)] = &[
     (203, "sched_setaffinity", ALLOW),
     (204, "sched_getaffinity", ALLOW),
     (205, "set_thread_area", ALLOW),
-    (206, "io_setup", ALLOW),
+    (206, "io_setup", ABSENT),
     (207, "io_destroy", ALLOW),
     (208, "io_getevents", ALLOW),
     (209, "io_submit", ALLOW),
@@ -320,7 +353,7 @@ pub(super) const TABLE: &[(u32, &str, Verdict)] = &[
     (254, "inotify_add_watch", ALLOW),
     (255, "inotify_rm_watch", ALLOW),
     (256, "migrate_pages", DENY),
-    (257, "openat", ALLOW),
+    (257, "openat", OPENAT),
     (258, "mkdirat", ALLOW),
     (259, "mknodat", MKNODAT),
     (260, "fchownat", ALLOW),
@@ -331,7 +364,7 @@ pub(super) const TABLE: &[(u32, &str, Verdict)] = &[
     (265, "linkat", ALLOW),
     (266, "symlinkat", ALLOW),
     (267, "readlinkat", ALLOW),
-    (268, "fchmodat", ALLOW),
+    (268, "fchmodat", CHMODAT),
     (269, "faccessat", ALLOW),
     (270, "pselect6", ALLOW),
     (271, "ppoll", ALLOW),
@@ -413,7 +446,7 @@ pub(super) const TABLE: &[(u32, &str, Verdict)] = &[
     (434, "pidfd_open", ALLOW),
     (435, "clone3", ABSENT),
     (436, "close_range", ALLOW),
-    (437, "openat2", ALLOW),
+    (437, "openat2", ABSENT),
     (438, "pidfd_getfd", DENY),
     (439, "faccessat2", ALLOW),
     (440, "process_madvise", DENY),
@@ -428,7 +461,7 @@ pub(super) const TABLE: &[(u32, &str, Verdict)] = &[
     (449, "futex_waitv", ALLOW),
     (450, "set_mempolicy_home_node", ALLOW),
     (451, "cachestat", ALLOW),
-    (452, "fchmodat2", ALLOW),
+    (452, "fchmodat2", CHMODAT),
     (453, "map_shadow_stack", ALLOW),
     (454, "futex_wake", ALLOW),
     (455, "futex_wait", ALLOW),

@@ -13,7 +13,11 @@ const EAFNOSUPPORT: u32 = 0x0005_0061;
 
 fn run(profile: Profile, name: &str, arguments: [u64; 6]) -> u32 {
     let &(number, ..) = table::TABLE.iter().find(|(_, known, _)| *known == name).unwrap();
-    evaluate(&filter(profile), &Call { number, architecture: NATIVE, arguments }).0
+    evaluate(
+        &filter(profile, UnixSockets::Allowed),
+        &Call { number, architecture: NATIVE, arguments },
+    )
+    .0
 }
 
 /// The verdict read straight off the table, without a tree: what the compiler must agree with.
@@ -29,6 +33,9 @@ fn naive(profile: Profile, call: &Call) -> u32 {
         let of = |Argument(n): Argument| (call.arguments[usize::from(n)] & 0xffff_ffff) as u32;
         match check {
             Check::NoneOf { argument, bits } => of(argument) & bits == 0,
+            Check::NoneOfIf { argument, bits, flags, any } => {
+                of(flags) & any == 0 || of(argument) & bits == 0
+            }
             Check::Not { argument, values } => !values.contains(&of(argument)),
             Check::OneOf { argument, values } => values.contains(&of(argument)),
             Check::Masked { argument, mask, values } => values.contains(&(of(argument) & mask)),
@@ -75,7 +82,7 @@ fn the_table_is_in_order_and_names_each_call_once() {
 #[test]
 fn the_tree_agrees_with_the_table_for_every_number_and_abi() {
     for profile in [Profile::Standard, Profile::Strict] {
-        let program = filter(profile);
+        let program = filter(profile, UnixSockets::Allowed);
         for base in [0, 0x4000_0000, 0x8000_0000] {
             for number in (0..700).map(|n| base + n) {
                 for architecture in [NATIVE, IA32, 0] {
@@ -103,7 +110,7 @@ proptest! {
         }
         let call = Call { number, architecture: NATIVE, arguments };
         for profile in [Profile::Standard, Profile::Strict] {
-            prop_assert_eq!(evaluate(&filter(profile), &call).0, naive(profile, &call));
+            prop_assert_eq!(evaluate(&filter(profile, UnixSockets::Allowed), &call).0, naive(profile, &call));
         }
     }
 }
@@ -145,7 +152,7 @@ fn only_plain_socket_families_exist() {
 
 #[test]
 fn the_longest_path_is_short() {
-    let program = filter(Profile::Standard);
+    let program = filter(Profile::Standard, UnixSockets::Allowed);
     let longest = (0..500)
         .map(|number| {
             evaluate(&program, &Call { number, architecture: NATIVE, arguments: [0; 6] }).1
@@ -153,4 +160,31 @@ fn the_longest_path_is_short() {
         .max()
         .unwrap();
     assert!(longest <= 24, "{longest} instructions on the longest path");
+}
+
+#[test]
+fn no_file_is_made_to_run_as_its_owner() {
+    for bits in [0o4755, 0o2755, 0o6000] {
+        assert_eq!(run(Profile::Standard, "chmod", [0, bits, 0, 0, 0, 0]), EPERM);
+        assert_eq!(run(Profile::Standard, "fchmodat2", [0, 0, bits, 0, 0, 0]), EPERM);
+        assert_eq!(run(Profile::Standard, "creat", [0, bits, 0, 0, 0, 0]), EPERM);
+        assert_eq!(run(Profile::Standard, "mknod", [0, 0o100_000 | bits, 0, 0, 0, 0]), EPERM);
+        for creating in [0o100, 0o20_200_000] {
+            assert_eq!(run(Profile::Standard, "openat", [0, 0, creating, bits, 0, 0]), EPERM);
+        }
+        // Without a file to create, the mode is whatever was in the register.
+        assert_eq!(run(Profile::Standard, "openat", [0, 0, 0o200_000, bits, 0, 0]), ALLOWED);
+    }
+    assert_eq!(run(Profile::Standard, "chmod", [0, 0o1777, 0, 0, 0, 0]), ALLOWED);
+    assert_eq!(run(Profile::Standard, "openat", [0, 0, 0o102, 0o644, 0, 0]), ALLOWED);
+}
+
+#[test]
+fn unix_sockets_can_be_left_out() {
+    let program = filter(Profile::Standard, UnixSockets::Refused);
+    let socket = |family| {
+        let call = Call { number: 41, architecture: NATIVE, arguments: [family, 1, 0, 0, 0, 0] };
+        evaluate(&program, &call).0
+    };
+    assert_eq!((socket(1), socket(2), socket(10)), (EAFNOSUPPORT, ALLOWED, ALLOWED));
 }
