@@ -233,7 +233,6 @@ fn start(upstream: &Upstream, state: &Path, ports: (u16, u16), flags: &[String])
         .arg("--state-dir")
         .arg(state.join("state"))
         .args(["--log", "debug"])
-        .args(flags)
         .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("AGENTJAIL_API_KEY", KEYS)
@@ -244,6 +243,7 @@ fn start(upstream: &Upstream, state: &Path, ports: (u16, u16), flags: &[String])
     for service in ["openai", "anthropic", "github", "stripe"] {
         command.args(["--upstream", &format!("{service}={}", upstream.url())]);
     }
+    command.args(flags);
     command.spawn().expect("the program starts")
 }
 

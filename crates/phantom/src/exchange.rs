@@ -1,4 +1,5 @@
-//! A forwarded exchange while it lasts: counts what passes, ends when its grant does.
+//! A forwarded exchange while it lasts: counts what passes, is written down however it ends, and ends
+//! when its grant does.
 
 use std::future::Future;
 use std::io;
@@ -6,46 +7,128 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use jiff::Timestamp;
-use store::Transfer;
-use tokio::time::{Instant, Sleep};
+use store::{NewAuditRow, Transfer};
+use tokio::sync::OnceCell;
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use crate::journal::Entry;
+use crate::serve::Shared;
 use crate::upstream::broken;
 
-/// Counts of one exchange; whoever drops them last writes them down.
+/// What has passed so far, and when something last did.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    began: Instant,
+    /// Milliseconds from `began`.
+    last: AtomicU64,
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            last: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+        }
+    }
+
+    /// Bytes went up.
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.heard();
+    }
+
+    /// Bytes came down.
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.heard();
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn heard(&self) {
+        self.last.store(self.elapsed_ms(), Ordering::Relaxed);
+    }
+
+    /// How long nothing has passed.
+    fn silence(&self) -> Duration {
+        let since = self.elapsed_ms().saturating_sub(self.last.load(Ordering::Relaxed));
+        Duration::from_millis(since)
+    }
+}
+
+/// An exchange that goes on. However it ends, by an answer, a refusal or a client that hangs up,
+/// there is an audit row for it.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    entry: Entry,
-    request_bytes: Arc<AtomicU64>,
-    response_bytes: AtomicU64,
+    shared: Arc<Shared>,
+    row: NewAuditRow,
+    entry: OnceCell<Entry>,
+    progress: Arc<Progress>,
+    /// Cancelled when the exchange is over.
+    alive: CancellationToken,
 }
 
 impl Exchange {
-    pub(crate) fn new(entry: Entry, request_bytes: Arc<AtomicU64>) -> Self {
-        Self { entry, request_bytes, response_bytes: AtomicU64::new(0) }
+    /// `row` is what is written down if nothing is ever decided.
+    pub(crate) fn new(shared: Arc<Shared>, row: NewAuditRow) -> Self {
+        Self {
+            shared,
+            row,
+            entry: OnceCell::new(),
+            progress: Arc::new(Progress::new()),
+            alive: CancellationToken::new(),
+        }
     }
 
-    pub(crate) fn add_request(&self, bytes: usize) {
-        self.request_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(crate) fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
-    pub(crate) fn add_response(&self, bytes: usize) {
-        self.response_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(crate) fn alive(&self) -> CancellationToken {
+        self.alive.clone()
+    }
+
+    /// Writes down how it was decided.
+    pub(crate) async fn decided(&self, status: u16, reject_reason: Option<&'static str>) {
+        let mut row = self.row.clone();
+        row.status = status;
+        row.reject_reason = reject_reason;
+        row.upstream_ms = Some(self.progress.elapsed_ms());
+        self.entry.get_or_init(|| self.shared.journal.begin(row)).await;
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.entry.end(Transfer {
-            request_bytes: self.request_bytes.load(Ordering::Relaxed),
-            response_bytes: self.response_bytes.load(Ordering::Relaxed),
+        self.alive.cancel();
+        let transfer = Transfer {
+            request_bytes: self.progress.sent.load(Ordering::Relaxed),
+            response_bytes: self.progress.received.load(Ordering::Relaxed),
             ended_at: Timestamp::now(),
+        };
+        if let Some(entry) = self.entry.get() {
+            entry.end(transfer);
+            return;
+        }
+        // Nothing can wait in a drop: a task of the proxy's writes the row.
+        let mut row = self.row.clone();
+        row.reject_reason = Some("client_gone");
+        row.upstream_ms = Some(self.progress.elapsed_ms());
+        let shared = Arc::clone(&self.shared);
+        self.shared.spawn_lasting(async move {
+            shared.journal.begin(row).await.end(transfer);
         });
     }
 }
@@ -53,24 +136,25 @@ impl Drop for Exchange {
 /// What must not happen for an exchange to go on.
 #[derive(Debug)]
 pub(crate) struct Leash {
-    session: Pin<Box<WaitForCancellationFutureOwned>>,
-    key: Pin<Box<WaitForCancellationFutureOwned>>,
+    withdrawn: [Pin<Box<WaitForCancellationFutureOwned>>; 2],
     expiry: Option<Pin<Box<Sleep>>>,
+    progress: Arc<Progress>,
     silence: Pin<Box<Sleep>>,
     patience: Duration,
 }
 
 impl Leash {
     pub(crate) fn new(
-        session: &CancellationToken,
-        key: &CancellationToken,
+        withdrawn: [&CancellationToken; 2],
         left: Option<Duration>,
+        progress: Arc<Progress>,
         patience: Duration,
     ) -> Self {
+        progress.heard();
         Self {
-            session: Box::pin(session.clone().cancelled_owned()),
-            key: Box::pin(key.clone().cancelled_owned()),
+            withdrawn: withdrawn.map(|token| Box::pin(token.clone().cancelled_owned())),
             expiry: left.map(|left| Box::pin(tokio::time::sleep(left))),
+            progress,
             silence: Box::pin(tokio::time::sleep(patience)),
             patience,
         }
@@ -78,18 +162,21 @@ impl Leash {
 
     /// Why the exchange must end now, if it must.
     pub(crate) fn poll_pulled(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        let revoked = self.session.as_mut().poll(context).is_ready()
-            || self.key.as_mut().poll(context).is_ready()
-            || self.expiry.as_mut().is_some_and(|expiry| expiry.as_mut().poll(context).is_ready());
-        if revoked {
+        let withdrawn =
+            self.withdrawn.iter_mut().any(|token| token.as_mut().poll(context).is_ready());
+        let expired = |end: &mut Pin<Box<Sleep>>| end.as_mut().poll(context).is_ready();
+        if withdrawn || self.expiry.as_mut().is_some_and(expired) {
             return Poll::Ready(io::Error::other("the phantom token was revoked"));
         }
-        self.silence.as_mut().poll(context).map(|()| io::ErrorKind::TimedOut.into())
-    }
-
-    /// Something passed: the silence begins anew.
-    pub(crate) fn heard(&mut self) {
-        self.silence.as_mut().reset(Instant::now() + self.patience);
+        while self.silence.as_mut().poll(context).is_ready() {
+            // Something may have passed since the clock was set: then it runs for the rest.
+            let left = self.patience.saturating_sub(self.progress.silence());
+            if left.is_zero() {
+                return Poll::Ready(io::ErrorKind::TimedOut.into());
+            }
+            self.silence.as_mut().reset(tokio::time::Instant::now() + left);
+        }
+        Poll::Pending
     }
 }
 
@@ -97,12 +184,12 @@ impl Leash {
 #[derive(Debug)]
 pub(crate) struct RequestBody {
     inner: Incoming,
-    sent: Arc<AtomicU64>,
+    progress: Arc<Progress>,
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, sent: Arc<AtomicU64>) -> Self {
-        Self { inner, sent }
+    pub(crate) fn new(inner: Incoming, progress: Arc<Progress>) -> Self {
+        Self { inner, progress }
     }
 }
 
@@ -115,10 +202,8 @@ impl Body for RequestBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.sent.fetch_add(data.remaining() as u64, Ordering::Relaxed);
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.progress.sent(frame.data_ref().map_or(0, Bytes::remaining));
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(broken)))
     }
@@ -133,6 +218,9 @@ impl Body for RequestBody {
 }
 
 /// An upstream's body on its way down.
+///
+/// The leash is pulled by the task that owns the client's connection ([`crate::serve`]), since a
+/// body is only asked for more when its client reads; here it only must live as long.
 #[derive(Debug)]
 pub(crate) struct ResponseBody {
     inner: Incoming,
@@ -161,8 +249,7 @@ impl Body for ResponseBody {
             return Poll::Ready(Some(Err(error)));
         }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
-            this.exchange.add_response(frame.data_ref().map_or(0, Bytes::remaining));
-            this.leash.heard();
+            this.exchange.progress.received(frame.data_ref().map_or(0, Bytes::remaining));
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(broken)))
     }

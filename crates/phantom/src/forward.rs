@@ -3,21 +3,21 @@
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SET_COOKIE, UPGRADE};
-use hyper::{Request, Response, StatusCode, Version};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
 use store::NewAuditRow;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
 
 use crate::book::{Grant, Key};
-use crate::exchange::{Exchange, Leash, RequestBody, ResponseBody};
+use crate::exchange::{Exchange, Leash, Progress, RequestBody, ResponseBody};
 use crate::headers::{asks_for_websocket, prepare_request, strip_hop_by_hop};
 use crate::path::{self, UpstreamPath};
 use crate::presented;
@@ -32,6 +32,7 @@ pub(crate) type Answer = Response<BoxBody<Bytes, io::Error>>;
 enum Refusal {
     BadPath,
     BadRequest,
+    BadMethod,
     NoToken,
     UnknownToken,
     UnknownService,
@@ -46,6 +47,7 @@ impl Refusal {
         match self {
             Self::BadPath => (StatusCode::NOT_FOUND, "unknown service path", "bad_path"),
             Self::BadRequest => (StatusCode::BAD_REQUEST, "ambiguous request", "bad_request"),
+            Self::BadMethod => (StatusCode::METHOD_NOT_ALLOWED, "method not allowed", "bad_method"),
             Self::NoToken => (StatusCode::UNAUTHORIZED, "missing phantom token", "no_token"),
             Self::UnknownToken => {
                 (StatusCode::UNAUTHORIZED, "unknown phantom token", "unknown_token")
@@ -82,17 +84,18 @@ struct Stopped {
 pub(crate) async fn answer(
     shared: &Arc<Shared>,
     door: &Door,
+    cut: &CancellationToken,
     request: Request<Incoming>,
 ) -> Answer {
     let path = request.uri().path();
     if path == "/healthz" {
         return plain(StatusCode::OK, "ok");
     }
-    if !path.starts_with("/v1/") {
+    if !path.starts_with("/v1/") && request.method() != Method::CONNECT {
         return plain(StatusCode::NOT_FOUND, "route not found");
     }
     match decide(shared, door, &request) {
-        Ok(passed) => forward(shared, passed, request).await,
+        Ok(passed) => forward(shared, cut, passed, request).await,
         Err(stopped) => refuse(shared, &request, stopped).await,
     }
 }
@@ -114,6 +117,10 @@ fn decide<'a>(
     let several = |name| request.headers().get_all(name).iter().nth(1).is_some();
     if several(HOST) {
         return Err(stop(Refusal::BadRequest, None, rest));
+    }
+    // One has no path for a scope to be matched with, the other echoes headers, the key among them.
+    if [Method::CONNECT, Method::TRACE].contains(request.method()) {
+        return Err(stop(Refusal::BadMethod, None, rest));
     }
     let provider = shared.providers.get(service);
     let injection = provider.map(|provider| &provider.injection);
@@ -154,47 +161,54 @@ async fn refuse(shared: &Shared, request: &Request<Incoming>, stopped: Stopped) 
 
 async fn forward(
     shared: &Arc<Shared>,
+    cut: &CancellationToken,
     passed: Passed<'_>,
     mut request: Request<Incoming>,
 ) -> Answer {
-    let method = request.method().clone();
     let websocket = asks_for_websocket(request.headers());
     // Before the request is taken apart: the upgrade is a part of it.
     let client = websocket.then(|| hyper::upgrade::on(&mut request));
-    let sent = Arc::new(AtomicU64::new(0));
-    let began = Instant::now();
-    let outcome = match prepare(shared, &passed, request, websocket, &sent) {
-        Ok(request) => send(shared, &passed, request, websocket).await,
+    // From here on there will be a row, also if the client hangs up before the upstream answers.
+    let row = row(request.method().as_str(), Some(&passed.grant), &passed.path.raw, client_gone());
+    let exchange = Exchange::new(Arc::clone(shared), row);
+    let progress = exchange.progress();
+    let outcome = match prepare(shared, &passed, request, websocket, &progress) {
+        Ok(request) => send(shared, &passed, request, websocket, &progress).await,
         Err(refusal) => Err(refusal),
     };
-    let upstream_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let status = match &outcome {
-        Ok(response) => response.status(),
-        Err(refusal) => refusal.says().0,
-    };
-    let mut row = row(method.as_str(), Some(&passed.grant), &passed.path.raw, status);
-    row.upstream_ms = Some(upstream_ms);
     let mut response = match outcome {
         Ok(response) => response,
         Err(refusal) => {
             let (status, text, reason) = refusal.says();
-            row.reject_reason = Some(reason);
-            shared.journal.refuse(row).await;
+            exchange.decided(status.as_u16(), Some(reason)).await;
             return plain(status, text);
         }
     };
-    let exchange = Exchange::new(shared.journal.begin(row).await, sent);
-    let leash = leash(shared, &passed);
+    // Queued before the client sees the response: what it has seen is found.
+    exchange.decided(response.status().as_u16(), None).await;
     match client {
         Some(client) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             let server = hyper::upgrade::on(&mut response);
+            let leash = leash(shared, &passed, &progress);
             shared.spawn(join(client, server, exchange, leash));
             switching(response)
         }
         _ => {
             strip_hop_by_hop(response.headers_mut());
+            let alive = exchange.alive();
+            shared.spawn(watch(leash(shared, &passed, &progress), alive, cut.clone()));
+            let leash = leash(shared, &passed, &progress);
             response.map(|body| ResponseBody::new(body, exchange, leash).boxed())
         }
+    }
+}
+
+/// Cuts a client's connection when its exchange must end. A client that does not read is not asked
+/// for, so nothing else would notice.
+async fn watch(mut leash: Leash, alive: CancellationToken, cut: CancellationToken) {
+    tokio::select! {
+        _ = poll_fn(|context| leash.poll_pulled(context)) => cut.cancel(),
+        () = alive.cancelled() => {}
     }
 }
 
@@ -204,7 +218,7 @@ fn prepare(
     passed: &Passed<'_>,
     request: Request<Incoming>,
     websocket: bool,
-    sent: &Arc<AtomicU64>,
+    progress: &Arc<Progress>,
 ) -> Result<Request<RequestBody>, Refusal> {
     let url = passed.provider.url(&passed.path.raw, request.uri().query());
     let key = passed.key.open(shared.book.vault()).map_err(|error| {
@@ -222,7 +236,7 @@ fn prepare(
         parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         parts.headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
-    Ok(Request::from_parts(parts, RequestBody::new(body, Arc::clone(sent))))
+    Ok(Request::from_parts(parts, RequestBody::new(body, Arc::clone(progress))))
 }
 
 /// Sends it and waits for the head of the response, as long as nothing is withdrawn meanwhile.
@@ -231,9 +245,10 @@ async fn send(
     passed: &Passed<'_>,
     request: Request<RequestBody>,
     websocket: bool,
+    progress: &Arc<Progress>,
 ) -> Result<Response<Incoming>, Refusal> {
     let client = if websocket { &shared.upstreams.upgrading } else { &shared.upstreams.any };
-    let mut leash = leash(shared, passed);
+    let mut leash = leash(shared, passed, progress);
     let pulled = poll_fn(|context| leash.poll_pulled(context));
     let service = &passed.provider.service;
     tokio::select! {
@@ -248,12 +263,13 @@ async fn send(
     }
 }
 
-fn leash(shared: &Shared, passed: &Passed<'_>) -> Leash {
+fn leash(shared: &Shared, passed: &Passed<'_>, progress: &Arc<Progress>) -> Leash {
     let left = passed
         .grant
         .expires_at
         .map(|end| Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default());
-    Leash::new(&passed.grant.withdrawn, &passed.key.withdrawn, left, shared.silence)
+    let withdrawn = [&passed.grant.withdrawn, &passed.key.withdrawn];
+    Leash::new(withdrawn, left, Arc::clone(progress), shared.silence)
 }
 
 /// Passes a 101 back, without what belongs to the connection behind us.
@@ -262,7 +278,6 @@ fn switching(response: Response<Incoming>) -> Answer {
     strip_hop_by_hop(response.headers_mut());
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
     response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
-    response.headers_mut().remove(SET_COOKIE);
     response.map(|body| body.map_err(crate::upstream::broken).boxed())
 }
 
@@ -276,28 +291,15 @@ async fn join(
     let (Ok(client), Ok(server)) = tokio::join!(client, server) else { return };
     let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
     let (from_server, to_server) = tokio::io::split(TokioIo::new(server));
-    let heard = tokio::sync::Notify::new();
-    let up = copy(from_client, to_server, |bytes| {
-        exchange.add_request(bytes);
-        heard.notify_one();
-    });
-    let down = copy(from_server, to_client, |bytes| {
-        exchange.add_response(bytes);
-        heard.notify_one();
-    });
+    let progress = exchange.progress();
+    let up = copy(from_client, to_server, |bytes| progress.sent(bytes));
+    let down = copy(from_server, to_client, |bytes| progress.received(bytes));
     let both = async { tokio::join!(up, down) };
-    let watch = async {
-        loop {
-            tokio::select! {
-                _ = poll_fn(|context| leash.poll_pulled(context)) => return,
-                () = heard.notified() => leash.heard(),
-            }
-        }
-    };
     tokio::select! {
         _ = both => {}
-        () = watch => {}
+        _ = poll_fn(|context| leash.poll_pulled(context)) => {}
     }
+    drop(exchange);
 }
 
 async fn copy(
@@ -328,6 +330,11 @@ fn row(method: &str, grant: Option<&Grant>, path: &str, status: StatusCode) -> N
         reject_reason: None,
         upstream_ms: None,
     }
+}
+
+/// What a row says if the client hung up before the upstream had answered; nginx's number.
+fn client_gone() -> StatusCode {
+    StatusCode::from_u16(499).unwrap_or(StatusCode::BAD_GATEWAY)
 }
 
 /// What an audit row keeps of a client's own words.

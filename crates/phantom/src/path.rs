@@ -28,15 +28,18 @@ impl UpstreamPath {
     pub(crate) fn parse(path: &str) -> Option<Self> {
         let mut level = path.as_bytes().to_vec();
         let mut decoded = None;
-        for _ in 0..MOST_DECODINGS {
+        for depth in 0..MOST_DECODINGS {
             if !is_plain(&level) {
                 return None;
             }
-            let next = percent_decode(&level)?;
+            let stray = if depth == 0 { Stray::Refused } else { Stray::Kept };
+            let next = percent_decode(&level, stray)?;
             let last = next == level;
             decoded.get_or_insert_with(|| next.clone());
             if last {
-                let decoded = String::from_utf8(decoded.unwrap_or_default()).ok()?;
+                // Bytes that are no text match nothing but a star.
+                let decoded = decoded.unwrap_or_default();
+                let decoded = String::from_utf8_lossy(&decoded);
                 return Some(Self { raw: single_slashes(path), decoded: single_slashes(&decoded) });
             }
             level = next;
@@ -53,8 +56,15 @@ fn is_plain(path: &[u8]) -> bool {
     !path.iter().any(bad) && !path.split(|byte| *byte == b'/').any(name)
 }
 
-/// `None` for a `%` that two hex digits do not follow, unless an earlier decoding may have made it.
-fn percent_decode(path: &[u8]) -> Option<Vec<u8>> {
+/// What becomes of a `%` that two hex digits do not follow. As sent it is an error; after a decoding
+/// it is a percent sign that was encoded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stray {
+    Refused,
+    Kept,
+}
+
+fn percent_decode(path: &[u8], stray: Stray) -> Option<Vec<u8>> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&byte, after)) = rest.split_first() {
@@ -63,13 +73,16 @@ fn percent_decode(path: &[u8]) -> Option<Vec<u8>> {
             decoded.push(byte);
             continue;
         }
-        let (digits, after) = rest.split_first_chunk::<2>()?;
-        let digits = std::str::from_utf8(digits).ok()?;
-        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-            return None;
+        let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                decoded.push(byte);
+                rest = &rest[2..];
+            }
+            None if stray == Stray::Kept => decoded.push(b'%'),
+            None => return None,
         }
-        decoded.push(u8::from_str_radix(digits, 16).ok()?);
-        rest = after;
     }
     Some(decoded)
 }
@@ -119,7 +132,6 @@ mod tests {
             "/a%zz",
             "/a%2",
             "/a%",
-            "/%25%25",
         ] {
             assert_eq!(UpstreamPath::parse(path), None, "{path}");
         }
@@ -132,6 +144,9 @@ mod tests {
         assert_eq!(path.decoded, "/repos/o/r/contents/src/index.js");
         assert_eq!(UpstreamPath::parse("//v1///models").unwrap().raw, "/v1/models");
         assert_eq!(UpstreamPath::parse("/a.b/..c/...").unwrap().raw, "/a.b/..c/...");
+        assert_eq!(UpstreamPath::parse("/100%25.txt").unwrap().decoded, "/100%.txt");
+        assert_eq!(UpstreamPath::parse("/%25%25").unwrap().decoded, "/%%");
+        assert!(UpstreamPath::parse("/%ff").is_some());
         assert_eq!(UpstreamPath::parse("/b%C3%BCcher").unwrap().decoded, "/bücher");
     }
 

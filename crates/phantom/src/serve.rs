@@ -24,8 +24,10 @@ use crate::upstream::{TlsError, Upstreams};
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// Connections served at once; more wait in the listener's queue.
-const MOST_CONNECTIONS: usize = 8192;
+/// Connections served at once by one listener; more wait in its queue. Each listener has its own, so
+/// that a jail which opens all it can takes nobody else's.
+const MOST_OF_THE_PUBLIC: usize = 4096;
+const MOST_OF_A_JAIL: usize = 128;
 
 /// How the proxy works.
 #[derive(Debug, Clone)]
@@ -70,12 +72,16 @@ pub(crate) struct Shared {
     pub(crate) journal: Journal,
     pub(crate) upstreams: Upstreams,
     pub(crate) silence: Duration,
-    places: Arc<Semaphore>,
     tasks: TaskTracker,
     end: CancellationToken,
 }
 
 impl Shared {
+    /// Runs a task that the proxy waits for when it is closed.
+    pub(crate) fn spawn_lasting(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
     /// Runs a task for as long as it takes, or until the proxy is closed.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let end = self.end.clone();
@@ -92,7 +98,6 @@ impl Proxy {
             journal: Journal::open(store),
             upstreams: Upstreams::new()?,
             silence: config.silence,
-            places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
             tasks: TaskTracker::new(),
             end: CancellationToken::new(),
         })))
@@ -115,11 +120,17 @@ impl Proxy {
 
     /// Serves a listener until `stop`; connections that are open then may finish.
     pub async fn serve(&self, listener: TcpListener, door: Door, stop: CancellationToken) {
+        let places = Arc::new(Semaphore::new(match door {
+            Door::Public => MOST_OF_THE_PUBLIC,
+            Door::Session(_) => MOST_OF_A_JAIL,
+        }));
         loop {
-            let Ok(place) = Arc::clone(&self.0.places).acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.cancelled() => return,
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await.ok()?;
+                Some((place, listener.accept().await))
+            };
+            let Some(Some((place, accepted))) = stop.run_until_cancelled(next).await else {
+                return;
             };
             match accepted {
                 Ok((stream, _)) => {
@@ -143,9 +154,10 @@ impl Proxy {
         // A streamed token must not wait for the next one.
         drop(stream.set_nodelay(true));
         let shared = self.0;
+        let cut = CancellationToken::new();
         let service = service_fn(|request| {
-            let (shared, door) = (&shared, &door);
-            async move { Ok::<_, Infallible>(forward::answer(shared, door, request).await) }
+            let (shared, door, cut) = (&shared, &door, &cut);
+            async move { Ok::<_, Infallible>(forward::answer(shared, door, cut, request).await) }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(128 * 1024);
@@ -154,9 +166,14 @@ impl Proxy {
         tokio::select! {
             // A client that breaks off has nobody to be told.
             ended = connection.as_mut() => drop(ended),
+            // Its exchange was revoked: what is not read yet will not be.
+            () = cut.cancelled() => {}
             () = stop.cancelled() => {
                 connection.as_mut().graceful_shutdown();
-                drop(connection.await);
+                tokio::select! {
+                    ended = connection => drop(ended),
+                    () = cut.cancelled() => {}
+                }
             }
         }
     }
