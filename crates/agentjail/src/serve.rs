@@ -102,6 +102,18 @@ pub(crate) struct Flags {
     /// Web origin that may call the API from a browser; repeatable
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
+    /// A PostgreSQL database, which is not served yet
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL", hide = true)]
+    database_url: Option<String>,
+    /// A gateway by host name, which is not served yet
+    #[arg(long, env = "AGENTJAIL_GATEWAY_ADDR", value_name = "ADDR", hide = true)]
+    gateway_addr: Option<String>,
+    /// Where snapshots' objects are, which are not served yet
+    #[arg(long, env = "AGENTJAIL_SNAPSHOT_POOL_DIR", value_name = "DIR", hide = true)]
+    snapshot_pool_dir: Option<String>,
+    /// `jail` is the only mode there is
+    #[arg(long, env = "AGENTJAIL_CLONE_MODE", value_name = "MODE", hide = true)]
+    clone_mode: Option<String>,
     /// How often idle workspaces are looked for; 0 is never
     #[arg(
         long,
@@ -231,13 +243,16 @@ fn configure(flags: Flags) -> anyhow::Result<(Config, jail::Config)> {
         }
     }
     engine.hosts = control::network::hosts(&proxy_base_url);
+    refuse_unserved(&flags)?;
+    // From here on things are made, once nobody else uses the directory.
+    let state = StateDir::open(state_dir(&flags)?)?;
     let silence = "AGENTJAIL_UPSTREAM_SILENCE_SECS (--upstream-silence-secs)";
     let config = Config {
         persistence: persistence(&flags)?,
         upstream_silence: seconds(silence, &flags.upstream_silence_secs)?,
         grace: seconds("AGENTJAIL_GRACE_SECS (--grace-secs)", &flags.grace_secs)?,
-        // Last: from here on things are made.
-        state: StateDir::open(state_dir(&flags)?)?,
+        lock: state.lock()?,
+        state,
         keys: None,
         api_addr,
         proxy_addr,
@@ -352,6 +367,24 @@ fn persistence(flags: &Flags) -> anyhow::Result<Persistence> {
             tick_secs: number(tick, &flags.snapshot_gc_tick_secs)?,
         },
     })
+}
+
+/// What is documented and not served yet must not look as if it were.
+fn refuse_unserved(flags: &Flags) -> anyhow::Result<()> {
+    let unserved = [
+        ("DATABASE_URL", &flags.database_url, "PostgreSQL"),
+        ("AGENTJAIL_GATEWAY_ADDR", &flags.gateway_addr, "the gateway"),
+        ("AGENTJAIL_SNAPSHOT_POOL_DIR", &flags.snapshot_pool_dir, "the snapshot pool"),
+    ];
+    for (name, value, what) in unserved {
+        if given(value.as_deref()).is_some() {
+            bail!("{name}: {what} is not part of this version; unset it");
+        }
+    }
+    if given(flags.clone_mode.as_deref()).is_some_and(|mode| !mode.eq_ignore_ascii_case("jail")) {
+        bail!("AGENTJAIL_CLONE_MODE: the only mode is `jail`");
+    }
+    Ok(())
 }
 
 fn given(value: Option<&str>) -> Option<&str> {

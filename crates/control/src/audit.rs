@@ -12,6 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::edge::internal;
+use crate::jails::capped;
 use crate::openapi::ErrorBody;
 
 const DEFAULT_LIMIT: u32 = 100;
@@ -22,7 +23,7 @@ const MOST_ROWS: u32 = 1000;
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditQuery {
     /// Default 100, at most 1000.
-    limit: Option<u32>,
+    limit: Option<u64>,
     session_id: Option<String>,
     service: Option<String>,
     /// RFC 3339: only rows from then on.
@@ -82,7 +83,7 @@ pub(crate) async fn list(
         since: query.since,
         before: query.cursor,
     };
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT).min(MOST_ROWS);
+    let limit = capped(query.limit, DEFAULT_LIMIT, MOST_ROWS);
     let whose = caller.sees(query.tenant.as_ref())?;
     let listed = app.store.audit(whose, &filter, limit).await.map_err(internal)?;
     let rows = listed.rows.into_iter().map(|row| AuditRecord {

@@ -11,7 +11,7 @@ use phantom::Providers;
 use secret::Secret;
 
 use crate::keys::ApiKeys;
-use crate::state::StateDir;
+use crate::state::{Lock, StateDir};
 
 /// Everything.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub struct Config {
     /// `None` lets everyone in, as an admin of `dev`.
     pub keys: Option<ApiKeys>,
     pub state: StateDir,
+    /// Held for as long as the server runs.
+    pub lock: Lock,
     pub providers: Providers,
     /// Keys that become credentials of tenant `dev`.
     pub seeds: Vec<(ServiceId, Secret)>,

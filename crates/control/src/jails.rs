@@ -1,8 +1,8 @@
 //! `/v1/jails`: the ledger.
 
 use axum::Json;
-use axum::extract::{Path, State};
-use httpkit::{ApiError, Kind, Query};
+use axum::extract::State;
+use httpkit::{ApiError, Kind, Path, Query};
 use ids::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,7 +23,7 @@ const MOST_ROWS: u32 = 500;
 #[into_params(parameter_in = Query)]
 pub(crate) struct JailQuery {
     /// Default 50, at most 500.
-    limit: Option<u32>,
+    limit: Option<u64>,
     offset: Option<u64>,
     /// `running`, `completed` or `error`; anything else does not filter.
     status: Option<String>,
@@ -89,7 +89,7 @@ pub(crate) async fn list(
     Query(query): Query<JailQuery>,
 ) -> Result<Json<JailsList>, ApiError> {
     let page = Page {
-        limit: query.limit.unwrap_or(DEFAULT_LIMIT).min(MOST_ROWS),
+        limit: capped(query.limit, DEFAULT_LIMIT, MOST_ROWS),
         offset: query.offset.unwrap_or_default(),
     };
     let filter = JailFilter {
@@ -118,6 +118,11 @@ pub(crate) async fn get(
     let row = app.store.jail(caller.sees(None)?, id).await.map_err(internal)?;
     let row = row.ok_or_else(|| ApiError::said(Kind::NotFound, format!("jail {id}")))?;
     Ok(Json(with_live(&app, row)))
+}
+
+/// A limit as sent, however large.
+pub(crate) fn capped(limit: Option<u64>, default: u32, most: u32) -> u32 {
+    limit.map_or(default, |limit| u32::try_from(limit).map_or(most, |limit| limit.min(most)))
 }
 
 fn with_live(app: &App, row: JailRow) -> JailRecord {

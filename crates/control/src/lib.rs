@@ -29,4 +29,4 @@ pub use exec::flavors;
 pub use keys::{ApiKeys, KeyError};
 pub use openapi::document as openapi_document;
 pub use serve::{ServeError, serve};
-pub use state::{FirstStart, StateDir, StateError};
+pub use state::{FirstStart, Lock, StateDir, StateError};

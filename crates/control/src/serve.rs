@@ -49,7 +49,6 @@ pub async fn serve(
     engine: Engine,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let _lock = config.state.lock()?;
     let vault = Arc::new(config.state.vault()?);
     // Before anything is opened that would have to be closed: a port in use is found out at once.
     let api = listen(config.api_addr, "API").await?;

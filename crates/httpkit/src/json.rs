@@ -1,5 +1,7 @@
 //! Request bodies and queries, whose errors name the field.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
@@ -12,6 +14,9 @@ use crate::error::{ApiError, Kind};
 /// No request body is longer.
 pub const BODY_LIMIT: usize = 1024 * 1024;
 
+/// How long a body may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A JSON body.
 #[derive(Debug)]
 pub struct Json<T>(pub T);
@@ -20,6 +25,10 @@ pub struct Json<T>(pub T);
 /// own, and an error still names the field.
 #[derive(Debug)]
 pub struct JsonPair<A, B>(pub A, pub B);
+
+/// Parts of the path.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
 
 /// A query string.
 #[derive(Debug)]
@@ -56,6 +65,16 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     }
 }
 
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|path| Self(path.0))
+            .map_err(|rejection| ApiError::said(Kind::Invalid, rejection.body_text()))
+    }
+}
+
 async fn bytes(request: Request<Body>) -> Result<Vec<u8>, ApiError> {
     let too_large =
         || ApiError::said(Kind::TooLarge, format!("the body is longer than {BODY_LIMIT} bytes"));
@@ -69,7 +88,11 @@ async fn bytes(request: Request<Body>) -> Result<Vec<u8>, ApiError> {
     if declared.and_then(|value| value.parse::<usize>().ok()).is_some_and(|n| n > BODY_LIMIT) {
         return Err(too_large());
     }
-    match Limited::new(request.into_body(), BODY_LIMIT).collect().await {
+    let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
+    let Ok(body) = tokio::time::timeout(PATIENCE, body).await else {
+        return Err(ApiError::said(Kind::Timeout, "the body did not arrive in time"));
+    };
+    match body {
         Ok(body) => Ok(body.to_bytes().into()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(ApiError::said(Kind::Invalid, "the body broke off")),
@@ -83,6 +106,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // A list would be read as the fields in their order: nobody means that.
+    if bytes.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::said(Kind::Invalid, "the body is a list; an object is expected"));
+    }
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();

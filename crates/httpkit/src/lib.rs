@@ -7,6 +7,6 @@ mod request_id;
 mod serve;
 
 pub use error::{ApiError, Kind};
-pub use json::{BODY_LIMIT, Json, JsonPair, Query};
+pub use json::{BODY_LIMIT, Json, JsonPair, Path, Query};
 pub use request_id::{RequestId, with_request_id};
 pub use serve::serve;

@@ -1,8 +1,8 @@
 //! `/v1/credentials`
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use httpkit::{ApiError, Json, Kind, Query};
+use httpkit::{ApiError, Json, Kind, Path, Query};
 use secret::Secret;
 
 use super::service::CredentialError;

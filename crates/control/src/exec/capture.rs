@@ -81,15 +81,15 @@ impl Lines {
         let mut lines = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.partial.extend_from_slice(piece);
-            if piece.ends_with(b"\n") {
-                lines.push(self.take());
-            }
-            while self.partial.len() >= LONGEST_LINE {
+            while self.partial.len() > LONGEST_LINE {
                 let mut at = whole_characters(&self.partial[..LONGEST_LINE]);
                 at = if at == 0 { LONGEST_LINE } else { at };
                 let rest = self.partial.split_off(at);
                 let long = std::mem::replace(&mut self.partial, rest);
                 lines.push(text(&long));
+            }
+            if piece.ends_with(b"\n") {
+                lines.push(self.take());
             }
         }
         lines

@@ -24,17 +24,28 @@ const SAMPLE: Duration = Duration::from_millis(500);
 /// then; this is for a kernel that is slow to tear a jail down.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// How long a stream's client may take no event before it counts as gone, and how long after the
+/// command's end its row waits for it.
+const STALL: Duration = Duration::from_secs(60);
+const ROW_WAITS: Duration = Duration::from_secs(2);
+
 /// A pipe's worth.
 const CHUNK: usize = 64 * 1024;
 
 /// What happens in a job, as it happens.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Started { pid: u32 },
+    Started {
+        pid: u32,
+    },
     Stdout(String),
     Stderr(String),
     Stats(ResourceStats),
     Completed(ExecResult),
+    /// The run was ended from outside.
+    Failed {
+        message: &'static str,
+    },
 }
 
 /// Who listens.
@@ -75,51 +86,72 @@ enum Ended {
 
 /// Sees a job through.
 pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) {
-    let Owned { running, served, id, timeout, output_limit, store, live, metrics, place } = owned;
+    let Owned {
+        running,
+        served,
+        id,
+        timeout: timeout_after,
+        output_limit,
+        store,
+        live,
+        metrics,
+        place,
+    } = owned;
     let Running { mut jail, stdout, stderr, enforced, .. } = running;
     sink.send(Event::Started { pid: jail.pid() }).await;
     let (mut out, mut err) = (Head::new(output_limit), Head::new(output_limit));
+    let left = read(stdout, Stream::Stdout, id, &live, sink.events(), &mut out);
+    let right = read(stderr, Stream::Stderr, id, &live, sink.events(), &mut err);
+    let mut output = Box::pin(async { tokio::join!(left, right) });
+    let mut output_ended = false;
     let (outcome, ended) = {
-        let left = read(stdout, Stream::Stdout, id, &live, sink.events(), &mut out);
-        let right = read(stderr, Stream::Stderr, id, &live, sink.events(), &mut err);
-        let mut output = std::pin::pin!(async { tokio::join!(left, right) });
-        let mut output_ended = false;
-        let (outcome, ended) = {
-            let mut end = std::pin::pin!(end(&mut jail, timeout, &mut sink, id, &live, stop));
-            tokio::select! {
-                _ = output.as_mut() => {
-                    output_ended = true;
-                    end.await
-                }
-                ended = end.as_mut() => ended,
+        let mut end = std::pin::pin!(end(&mut jail, timeout_after, &mut sink, id, &live, stop));
+        tokio::select! {
+            _ = output.as_mut() => {
+                output_ended = true;
+                end.await
             }
-        };
-        // What could write is dead: its place is free, though a client may still be reading.
-        drop((served, place));
-        if !output_ended {
-            sink.drain(output, stop).await;
+            ended = end.as_mut() => ended,
         }
-        (outcome, ended)
     };
+    // What could write is dead: its place is free, though a client may still be reading.
+    drop((served, place));
+    if !output_ended {
+        // All that is left is in the pipes.
+        let limit = if sink.is_stream() { ROW_WAITS } else { DRAIN };
+        output_ended = timeout(limit, output.as_mut()).await.is_ok();
+    }
     let last = live.remove(id);
-    let result = result(outcome, out, err, enforced);
-    let row = row(&result, &last, ended);
+    let row = row(&outcome, &enforced, &last, ended);
     // Before the caller hears: what was acknowledged is in the ledger.
     if let Err(error) = store.end_jail(id, Timestamp::now(), &row).await {
         tracing::error!(jail.id = id, error = &error as &dyn std::error::Error, "row not closed");
     }
-    metrics.jail_ended(result.timed_out, result.oom_killed, ended != Ended::ByItself);
-    sink.complete(result).await;
+    metrics.jail_ended(outcome.timed_out, outcome.oom_killed, ended != Ended::ByItself);
+    if !output_ended && sink.is_stream() {
+        // At the client's own pace, as long as it keeps one.
+        tokio::select! {
+            _ = output.as_mut() => {}
+            () = stop.cancelled() => {}
+        }
+    }
+    drop(output);
+    match ended {
+        Ended::ServerStops => sink.fail("the server stopped").await,
+        Ended::ByItself | Ended::ClientGone => {
+            sink.complete(result(&outcome, out, err, enforced)).await;
+        }
+    }
 }
 
-fn result(outcome: Outcome, out: Head, err: Head, enforced: Vec<String>) -> ExecResult {
+fn result(outcome: &Outcome, out: Head, err: Head, enforced: Vec<String>) -> ExecResult {
     let (stdout, stdout_truncated) = out.into_text();
     let (stderr, stderr_truncated) = err.into_text();
     ExecResult {
         stdout,
         stderr,
         exit_code: outcome.exit_code(),
-        duration_ms: u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX).max(1),
+        duration_ms: duration_ms(outcome),
         timed_out: outcome.timed_out,
         oom_killed: outcome.oom_killed,
         stats: outcome.statistics.map(ResourceStats::from),
@@ -133,13 +165,16 @@ fn result(outcome: Outcome, out: Head, err: Head, enforced: Vec<String>) -> Exec
     }
 }
 
-fn row(result: &ExecResult, last: &Live, ended: Ended) -> JailEnd {
+fn row(outcome: &Outcome, enforced: &[String], last: &Live, ended: Ended) -> JailEnd {
+    // A server that stops may have lost the group before it could be read: then the last sample.
+    let stats = outcome.statistics.map(ResourceStats::from);
+    let stats = stats.filter(|stats| *stats != ResourceStats::default()).or(last.stats);
     JailEnd {
-        exit_code: Some(result.exit_code),
-        duration_ms: Some(result.duration_ms),
-        timed_out: Some(result.timed_out),
-        oom_killed: Some(result.oom_killed),
-        statistics: result.stats.map(Into::into),
+        exit_code: Some(outcome.exit_code()),
+        duration_ms: Some(duration_ms(outcome)),
+        timed_out: Some(outcome.timed_out),
+        oom_killed: Some(outcome.oom_killed),
+        statistics: stats.map(Into::into),
         stdout: Some(last.stdout.text()),
         stderr: Some(last.stderr.text()),
         error: match ended {
@@ -147,8 +182,12 @@ fn row(result: &ExecResult, last: &Live, ended: Ended) -> JailEnd {
             Ended::ClientGone => Some("the client went away".to_owned()),
             Ended::ServerStops => Some("the server stopped".to_owned()),
         },
-        enforced: result.enforced.clone(),
+        enforced: enforced.to_vec(),
     }
+}
+
+fn duration_ms(outcome: &Outcome) -> u64 {
+    u64::try_from(outcome.duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
 /// Waits for the command, its deadline, the client's going, or the server's; samples meanwhile.
@@ -210,14 +249,19 @@ async fn read(
                 for line in lines.push(&chunk) {
                     // Waits for a slow client, and with us the command. One that is gone is noticed
                     // elsewhere; what is left is read and thrown away.
-                    drop(events.send(event(line)).await);
+                    deliver(events, event(line)).await;
                 }
             }
         }
     }
     if let (Some(events), Some(line)) = (&events, lines.finish()) {
-        drop(events.send(event(line)).await);
+        deliver(events, event(line)).await;
     }
+}
+
+/// Hands an event over, unless the client takes none for too long.
+async fn deliver(events: &mpsc::Sender<Event>, event: Event) {
+    drop(events.send_timeout(event, STALL).await);
 }
 
 impl Sink {
@@ -245,7 +289,7 @@ impl Sink {
     async fn complete(self, result: ExecResult) {
         match self {
             Self::Result(sender) => drop(sender.send(result)),
-            Self::Events(events) => drop(events.send(Event::Completed(result)).await),
+            Self::Events(events) => deliver(&events, Event::Completed(result)).await,
         }
     }
 
@@ -257,16 +301,14 @@ impl Sink {
         }
     }
 
-    /// Waits for the rest of the output. All of it is in the pipes: for a result the wait is short;
-    /// a stream's client reads at its own pace.
-    async fn drain(&mut self, output: impl Future, stop: &CancellationToken) {
-        match self {
-            Self::Result(_) => drop(timeout(DRAIN, output).await),
-            Self::Events(events) => tokio::select! {
-                _ = output => {}
-                () = events.closed() => {}
-                () = stop.cancelled() => {}
-            },
+    fn is_stream(&self) -> bool {
+        matches!(self, Self::Events(_))
+    }
+
+    /// Says that there is no result. Of a dropped channel the waiting caller makes an error.
+    async fn fail(self, message: &'static str) {
+        if let Self::Events(events) = self {
+            deliver(&events, Event::Failed { message }).await;
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::metrics::Metrics;
 use crate::network::{self, PhantomAccess, Plan, PlanError};
 
 /// Events that may wait for a slow client. When they do, the jail's own output waits in its pipe.
-const EVENT_QUEUE: usize = 64;
+const EVENT_QUEUE: usize = 16;
 
 /// What to run, and for whom.
 #[derive(Debug)]

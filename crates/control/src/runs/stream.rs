@@ -3,10 +3,12 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::response::sse::{Event as Frame, KeepAlive, Sse};
-use futures_util::Stream;
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use crate::exec::{Event, ExecResult};
 
@@ -14,48 +16,40 @@ use crate::exec::{Event, ExecResult};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The frames of a run. When the client goes, the receiver goes, and with it the jail.
-pub(super) fn frames(
-    events: mpsc::Receiver<Event>,
-) -> Sse<impl Stream<Item = Result<Frame, Infallible>>> {
-    let stream =
-        futures_util::stream::unfold(Ahead { events, rest: Vec::new() }, |mut ahead| async {
-            let frame = ahead.next().await?;
-            Some((Ok(frame), ahead))
-        });
-    Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+pub(super) fn frames(events: mpsc::Receiver<Event>) -> Response {
+    let stream = futures_util::stream::unfold(events, |mut events| async {
+        let text = match timeout(KEEP_ALIVE, events.recv()).await {
+            Ok(Some(event)) => frame(event),
+            Ok(None) => return None,
+            Err(_) => ": still running\n\n".to_owned(),
+        };
+        Some((Ok::<_, Infallible>(text), events))
+    });
+    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
+    (headers, Body::from_stream(stream)).into_response()
 }
 
-/// Events, and frames of the current one that are still to be sent, the next one last.
-struct Ahead {
-    events: mpsc::Receiver<Event>,
-    rest: Vec<Frame>,
-}
-
-impl Ahead {
-    async fn next(&mut self) -> Option<Frame> {
-        if let Some(frame) = self.rest.pop() {
-            return Some(frame);
-        }
-        match self.events.recv().await? {
-            Event::Started { pid } => Some(data("started", &json!({ "pid": pid }))),
-            Event::Stdout(line) => self.lines("stdout", &line),
-            Event::Stderr(line) => self.lines("stderr", &line),
-            Event::Stats(stats) => Some(data("stats", &json!(stats))),
-            Event::Completed(result) => Some(data("completed", &completed(&result))),
-        }
-    }
-
-    /// A carriage return would end an SSE line: what a progress bar draws over itself becomes one
-    /// line a picture.
-    fn lines(&mut self, name: &'static str, line: &str) -> Option<Frame> {
-        let frame = |text: &str| Frame::default().event(name).data(text);
-        self.rest = line.split('\r').rev().map(frame).collect();
-        self.rest.pop()
+fn frame(event: Event) -> String {
+    match event {
+        Event::Started { pid } => data("started", &json!({ "pid": pid }).to_string()),
+        Event::Stdout(line) => lines("stdout", &line),
+        Event::Stderr(line) => lines("stderr", &line),
+        Event::Stats(stats) => data("stats", &json!(stats).to_string()),
+        Event::Completed(result) => data("completed", &completed(&result).to_string()),
+        Event::Failed { message } => data("error", &json!({ "message": message }).to_string()),
     }
 }
 
-fn data(name: &'static str, value: &serde_json::Value) -> Frame {
-    Frame::default().event(name).data(value.to_string())
+/// A carriage return would end an SSE line: what a progress bar draws over itself becomes one line
+/// a picture.
+fn lines(name: &str, line: &str) -> String {
+    line.split('\r').map(|picture| data(name, picture)).collect()
+}
+
+/// One event with one `data:` line, also when that is empty: without it there is no event. A reader
+/// takes one space after the colon away, so one is put there.
+fn data(name: &str, line: &str) -> String {
+    format!("event: {name}\ndata: {line}\n\n")
 }
 
 fn completed(result: &ExecResult) -> serde_json::Value {

@@ -1,8 +1,8 @@
 //! `/v1/sessions`
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use httpkit::{ApiError, Json, JsonPair, Kind, Query};
+use httpkit::{ApiError, Json, JsonPair, Kind, Path, Query};
 
 use super::service::{NewSession, SessionError};
 use super::wire::{CreateSession, ExecBody, ExecRequest, SessionView};

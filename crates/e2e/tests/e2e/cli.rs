@@ -153,6 +153,8 @@ async fn serve_refuses_settings_it_does_not_understand() {
         ("AGENTJAIL_SNAPSHOT_GC_TICK_SECS", "soon"),
         ("LOG_FORMAT", "xml"),
         ("AGENTJAIL_HOST_ID", "0"),
+        ("DATABASE_URL", "postgres://localhost/x"),
+        ("AGENTJAIL_CLONE_MODE", "host"),
     ] {
         let state = tempfile::tempdir().unwrap();
         let output = Command::new(e2e::program())

@@ -14,12 +14,12 @@ async fn the_real_key_is_found_nowhere_but_at_the_upstream() {
         .await;
     let look = "env; cat /proc/self/environ /proc/1/environ 2>/dev/null; \
         for pid in /proc/[0-9]*; do cat $pid/cmdline $pid/environ 2>/dev/null; done; \
-        find / -xdev -type f -readable -size -64k -not -path '/usr/*' -not -path '/proc/*' -exec cat {} + 2>/dev/null; \
+        find / -xdev -type f -readable -size -64k -not -path '/usr/*' -not -path '/proc/*' -not -path '/dev/*' -exec cat {} + 2>/dev/null; \
         curl -s -H \"authorization: Bearer $OPENAI_API_KEY\" $OPENAI_BASE_URL/models; \
         curl -s -H \"x-api-key: $ANTHROPIC_API_KEY\" $ANTHROPIC_BASE_URL/redirect -i; \
         curl -s -H \"authorization: Bearer $OPENAI_API_KEY\" $OPENAI_BASE_URL/../../../etc/passwd";
     let result = house.exec(&session, json!({ "cmd": "sh", "args": ["-c", look] })).await;
-    assert!(!house.upstream.seen().is_empty());
+    assert!(!house.upstream.seen().is_empty(), "{result}");
     assert!(
         house.upstream.seen().iter().all(|seen| format!("{:?}", seen.headers).contains(CANARY))
     );

@@ -219,7 +219,7 @@ async fn the_root_cannot_be_left() {
 async fn a_fork_bomb_is_contained_and_ends() {
     let began = std::time::Instant::now();
     let said = Run::new(&["--timeout", "2", "--max-pids", "32"])
-        .python("import os, time\nn = 0\ntry:\n  while True:\n    if os.fork() == 0:\n      os.setsid(); time.sleep(71717)\n    n += 1\nexcept OSError: print(n)\ntime.sleep(71717)")
+        .python("import os, time\nn = 0\ntry:\n  while True:\n    if os.fork() == 0:\n      os.setsid(); time.sleep(71717)\n    n += 1\nexcept OSError: print(n, flush=True)\ntime.sleep(71717)")
         .await;
     assert_eq!(said.code, 124, "{}", said.stderr);
     assert_eq!(said.stdout.trim(), "31");
