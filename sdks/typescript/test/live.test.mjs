@@ -1,0 +1,117 @@
+// The client against the real server; and the examples of the README, as they stand there.
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { Agentjail, AgentjailError } from "../dist/index.js";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+const program = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug/agentjail");
+
+const freePort = () =>
+  new Promise((done) => {
+    const server = createServer().listen(0, "127.0.0.1", () => {
+      const { port } = server.address();
+      server.close(() => done(port));
+    });
+  });
+
+let server, aj, baseUrl, state;
+
+before(async () => {
+  assert.ok(existsSync(program), `${program} is not built: run \`cargo build -p agentjail\``);
+  state = mkdtempSync(join(tmpdir(), "agentjail-sdk-"));
+  const [api, proxy] = [await freePort(), await freePort()];
+  baseUrl = `http://127.0.0.1:${api}`;
+  const flags = ["--ctl-addr", `127.0.0.1:${api}`, "--proxy-addr", `127.0.0.1:${proxy}`, "--state-dir", state];
+  const env = { PATH: process.env.PATH, AGENTJAIL_API_KEY: "sdk-key@sdk:operator" };
+  server = spawn(program, ["serve", ...flags], { env, stdio: "ignore" });
+  aj = new Agentjail({ baseUrl, apiKey: "sdk-key" });
+  for (let n = 0; n < 200; n++) {
+    if (await aj.public.health().then(() => true, () => false)) return;
+    await new Promise((done) => setTimeout(done, 50));
+  }
+  throw new Error("the server did not come up");
+});
+
+after(async () => {
+  server.kill("SIGTERM");
+  await new Promise((done) => server.once("exit", done));
+  rmSync(state, { recursive: true, force: true });
+});
+
+test("health, stats, settings, whoami", async () => {
+  assert.equal(await aj.public.health(), "ok");
+  assert.equal(typeof (await aj.public.stats()).total_execs, "number");
+  assert.deepEqual(await aj.settings.whoami(), { tenant: "sdk", role: "operator" });
+  assert.equal((await aj.settings.get()).exec.default_memory_mb, 512);
+  assert.deepEqual(await aj.settings.flavors(), []);
+});
+
+test("credentials and sessions, from put to close", async () => {
+  const record = await aj.credentials.put({ service: "openai", secret: "sk-real" });
+  assert.ok(record.fingerprint.length > 0);
+  assert.deepEqual(await aj.credentials.list(), [record]);
+  const session = await aj.sessions.create({ services: ["openai"], ttlSecs: 600 });
+  assert.match(session.env.OPENAI_API_KEY, /^phm_[0-9a-f]{64}$/);
+  assert.deepEqual(await aj.sessions.get(session.id), session);
+  const result = await aj.sessions.exec(session.id, { cmd: "/bin/sh", args: ["-c", "echo $OPENAI_API_KEY"] });
+  assert.deepEqual([result.exit_code, result.stdout.trim()], [0, session.env.OPENAI_API_KEY]);
+  await aj.sessions.close(session.id);
+  await assert.rejects(aj.sessions.get(session.id), (error) => error instanceof AgentjailError && error.code === "NOT_FOUND");
+  assert.equal(await aj.credentials.delete("openai"), undefined);
+});
+
+test("runs, streams, the ledger", async () => {
+  const result = await aj.runs.create({ code: "console.log(process.version)" });
+  assert.deepEqual([result.exit_code, result.stdout[0]], [0, "v"]);
+  const late = await aj.runs.create({ code: "sleep 60", language: "bash", timeoutSecs: 1 });
+  assert.equal(late.timed_out, true);
+  const events = [];
+  for await (const event of aj.runs.stream({ code: "echo '  a'; echo; echo b >&2", language: "bash" })) events.push(event);
+  assert.equal(events[0].type, "started");
+  assert.deepEqual(events.filter((event) => event.type === "stdout").map((event) => event.line), ["  a", ""]);
+  assert.deepEqual(events.filter((event) => event.type === "stderr").map((event) => event.line), ["b"]);
+  assert.deepEqual([events.at(-1).type, events.at(-1).exit_code], ["completed", 0]);
+  const { rows } = await aj.jails.list({ kind: "stream" });
+  assert.deepEqual(await aj.jails.get(rows[0].id), rows[0]);
+});
+
+test("leaving a stream ends its jail", async () => {
+  for await (const event of aj.runs.stream({ code: "echo up; sleep 60", language: "bash" })) {
+    if (event.type === "stdout") break;
+  }
+  for (let n = 0; ; n++) {
+    const [row] = (await aj.jails.list({ kind: "stream", limit: 1 })).rows;
+    if (row.status === "error") break;
+    assert.ok(n < 100, "the jail still runs");
+    await new Promise((done) => setTimeout(done, 50));
+  }
+});
+
+test("errors are told by field", async () => {
+  const error = await aj.runs.create({ code: "1", memoryMb: 0 }).catch((error) => error);
+  assert.deepEqual([error.code, error.message], ["BAD_REQUEST", "agentjail 400: bad request: memory_mb must be at least 1"]);
+  const unknown = await new Agentjail({ baseUrl, apiKey: "wrong" }).credentials.list().catch((error) => error);
+  assert.deepEqual([unknown.code, unknown.message], ["UNAUTHORIZED", "agentjail 401: invalid api key"]);
+});
+
+test("the README's examples run as they stand", async () => {
+  const readme = readFileSync(new URL("../README.md", import.meta.url), "utf8");
+  const examples = [...readme.matchAll(/```ts\n([\s\S]*?)```/g)].map((match) => match[1]);
+  assert.ok(examples.length >= 3);
+  const body = examples
+    .join("\n")
+    .replace(/^import .*$/gm, "")
+    .replace("http://localhost:7000", baseUrl)
+    .replace("process.env.AGENTJAIL_API_KEY!", '"sdk-key"');
+  const said = [];
+  const print = { log: (...words) => said.push(words.join(" ")) };
+  const AsyncFunction = (async () => {}).constructor;
+  await new AsyncFunction("Agentjail", "AgentjailError", "console", body)(Agentjail, AgentjailError, print);
+  assert.ok(said.includes("42"), said.join("\n"));
+});
