@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,11 @@ impl Upstream {
         format!("http://{}", self.address)
     }
 
+    /// Streams without end that are being sent.
+    pub fn open_floods(&self) -> usize {
+        FLOODS.load(Ordering::SeqCst)
+    }
+
     /// Everything it saw so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -97,6 +103,11 @@ async fn answer(State(seen): State<Arc<Mutex<Vec<Seen>>>>, request: Request) -> 
             response
         }
         "/endless" => endless(),
+        "/silent" => {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            StatusCode::OK.into_response()
+        }
+        "/flood" => flood(),
         "/v1/chat/completions" if stream => chat_stream(),
         "/v1/messages" if stream => messages_stream(),
         _ => axum::Json(serde_json::json!({ "path": path })).into_response(),
@@ -130,6 +141,27 @@ fn endless() -> Response {
         Some((Ok::<_, Infallible>(format!("data: {n}\n\n")), n + 1))
     });
     events(Body::from_stream(ticks))
+}
+
+/// Floods that are being sent.
+static FLOODS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts itself while it lives.
+struct Flood;
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        FLOODS.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// As much as a client takes, without end.
+fn flood() -> Response {
+    FLOODS.fetch_add(1, Ordering::SeqCst);
+    let chunks = stream::unfold(Flood, |flood| async {
+        Some((Ok::<_, Infallible>(vec![b'x'; 64 * 1024]), flood))
+    });
+    Response::new(Body::from_stream(chunks))
 }
 
 /// A chat completion as the OpenAI API streams it.

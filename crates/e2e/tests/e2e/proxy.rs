@@ -391,3 +391,74 @@ async fn an_upstream_that_does_not_answer_is_502_without_its_address() {
     assert_eq!((status, body), (502, json!("upstream failed")));
     assert_eq!(last_audit(&house).await["reject_reason"], "upstream_error");
 }
+
+#[tokio::test]
+async fn a_client_that_hangs_up_first_is_written_down_all_the_same() {
+    let house = House::new().await;
+    let openai = token(&house.session("openai").await, "OPENAI_API_KEY");
+    let url = format!("{}/v1/openai/silent", house.proxy);
+    let request = house.client.get(url).bearer_auth(&openai).send();
+    assert!(tokio::time::timeout(Duration::from_millis(400), request).await.is_err());
+    eventually("there is a row", async || {
+        let row = last_audit(&house).await;
+        row["path"] == "/silent" && row["reject_reason"] == "client_gone" && row["status"] == 499
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn methods_that_would_show_the_key_or_lose_the_path_are_refused() {
+    let house = House::new().await;
+    let openai = token(&house.session("openai").await, "OPENAI_API_KEY");
+    for method in ["CONNECT", "TRACE"] {
+        let head = format!(
+            "{method} /v1/openai/v1/x HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {openai}\r\nconnection: close\r\n\r\n"
+        );
+        let answer = raw(&house, &head).await;
+        assert!(
+            ["HTTP/1.1 405", "HTTP/1.1 400"].iter().any(|refusal| answer.starts_with(refusal)),
+            "{method}: {answer}"
+        );
+    }
+    assert!(house.upstream.seen().is_empty());
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_cut_when_its_session_is_closed() {
+    let house = House::new().await;
+    let session = house.session("openai").await;
+    let openai = token(&session, "OPENAI_API_KEY");
+    let mut stream =
+        TcpStream::connect(house.proxy.strip_prefix("http://").unwrap()).await.unwrap();
+    let head = format!(
+        "GET /v1/openai/flood HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {openai}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 100];
+    stream.read_exact(&mut first).await.unwrap();
+    // By now every buffer on the way is full, and nobody asks for more.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(
+        house
+            .delete(As("acme-key"), &format!("/v1/sessions/{}", session["id"].as_str().unwrap()))
+            .await
+            .0,
+        204
+    );
+    eventually("the upstream's stream is ended", async || house.upstream.open_floods() == 0).await;
+}
+
+#[tokio::test]
+async fn an_upload_that_goes_on_is_no_silence() {
+    let house = House::with(&["--upstream-silence-secs", "1"]).await;
+    let openai = token(&house.session("openai").await, "OPENAI_API_KEY");
+    let body = futures_util::stream::unfold(0, |n| async move {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (n < 8).then_some((Ok::<_, std::io::Error>("piece"), n + 1))
+    });
+    let request =
+        house.client.post(format!("{}/v1/openai/v1/files", house.proxy)).bearer_auth(&openai);
+    let response = request.body(reqwest::Body::wrap_stream(body)).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(house.upstream.seen()[0].body, b"piece".repeat(8));
+}

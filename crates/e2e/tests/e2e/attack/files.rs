@@ -85,3 +85,87 @@ async fn read_only_means_read_only() {
     assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{}", said.stderr);
     assert_eq!(std::fs::read_to_string(directory.path().join("file")).unwrap(), "kept");
 }
+
+/// A11: no file of a jail runs as its owner, who outside may be root. By every call that has a mode.
+#[tokio::test]
+async fn no_file_is_left_that_runs_as_its_owner() {
+    let attack = e2e::cli::compiled(
+        r#"
+        #define _GNU_SOURCE
+        #include <fcntl.h>
+        #include <stdint.h>
+        #include <sys/stat.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            chdir(argv[1]);
+            close(open("plain", O_CREAT | O_WRONLY, 0755));
+            chmod("plain", 04755);
+            int fd = open("plain", O_RDONLY);
+            fchmod(fd, 06755);
+            syscall(SYS_fchmodat, AT_FDCWD, "plain", 02755);
+            syscall(452, AT_FDCWD, "plain", 04755, 0);
+            close(open("a", O_CREAT | O_WRONLY, 04755));
+            close(syscall(SYS_open, "b", O_CREAT | O_WRONLY, 02755));
+            close(syscall(SYS_creat, "c", 06755));
+            close(openat(AT_FDCWD, "d", O_CREAT | O_RDWR | O_EXCL, 04755));
+            uint64_t how[3] = {O_CREAT | O_WRONLY, 04755, 0};
+            close(syscall(437, AT_FDCWD, "e", how, sizeof how));
+            mknod("f", S_IFREG | 04755, 0);
+            syscall(SYS_mknodat, AT_FDCWD, "g", S_IFREG | 06755, 0);
+            mkdir("h", 06755);
+            int tmp = open(".", O_TMPFILE | O_RDWR, 04755);
+            linkat(tmp, "", AT_FDCWD, "i", AT_EMPTY_PATH);
+            return 0;
+        }"#,
+    )
+    .await;
+    let output = tempfile::tempdir().unwrap();
+    let workspace = attack.path().to_str().unwrap();
+    let flags = ["--workspace", workspace, "--rw", "--output", output.path().to_str().unwrap()];
+    for tree in ["/workspace", "/output"] {
+        let said = Run::new(&flags).command(&["/workspace/attack", tree]).await;
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    }
+    let mut looked_at = 0;
+    for directory in [attack.path(), output.path()] {
+        for entry in std::fs::read_dir(directory).unwrap().flatten() {
+            let mode = std::os::unix::fs::MetadataExt::mode(&entry.metadata().unwrap());
+            assert_eq!(mode & 0o6000, 0, "{} has {mode:o}", entry.path().display());
+            looked_at += 1;
+        }
+    }
+    assert!(looked_at >= 4, "the attempts left {looked_at} files");
+}
+
+/// C02, C03: a socket in a directory that was given is no door, nor can a descriptor come through.
+#[tokio::test]
+async fn a_socket_in_a_host_directory_is_out_of_reach() {
+    let directory = tempfile::tempdir().unwrap();
+    open_to_all(directory.path());
+    let listener = UnixListener::bind(directory.path().join("door")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let script = "import socket\n\
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET):\n\
+        \x20 try: socket.socket(socket.AF_UNIX, kind).connect('/workspace/door'); print('reached')\n\
+        \x20 except OSError: pass\n\
+        a, b = socket.socketpair(); a.send(b'pair'); print(b.recv(9).decode())";
+    let path = directory.path().to_str().unwrap();
+    for flags in [vec!["--workspace", path], vec!["--workspace", path, "--rw"]] {
+        let said = Run::new(&flags).python(script).await;
+        assert_eq!(said.stdout, "pair\n", "{}", said.stderr);
+    }
+    assert!(listener.accept().is_err());
+}
+
+/// A05: a link that one run left is not followed by the next.
+#[tokio::test]
+async fn a_link_left_by_a_run_is_not_followed() {
+    let (project, victim) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = project.path().to_str().unwrap();
+    let plant = format!("ln -sfn {} /workspace/out", victim.path().display());
+    assert_eq!(Run::new(&["--workspace", path, "--rw"]).sh(&plant).await.code, 0);
+    let said = Run::new(&["--output", &format!("{path}/out")]).sh("echo x > /output/x").await;
+    assert!(said.code != 0 && said.stderr.contains("is a link"), "{}", said.stderr);
+    assert_eq!(std::fs::read_dir(victim.path()).unwrap().count(), 0);
+}

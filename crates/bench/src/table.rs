@@ -1,0 +1,70 @@
+//! Medians, ratios, and the page they are written on.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::Duration;
+
+/// Sections of the report.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    text: String,
+}
+
+/// One line of a section.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) times: Vec<Duration>,
+}
+
+impl Report {
+    pub(crate) fn section(&mut self, title: &str, what: &str) {
+        self.add(&format!("\n## {title}\n\n{what}\n"));
+    }
+
+    /// A table of medians, each as a ratio to the first row's.
+    pub(crate) fn times(&mut self, rows: &[Row]) {
+        self.add("\n| | p50 | p95 | × the first |\n| --- | ---: | ---: | ---: |\n");
+        let first = rows.first().map(|row| percentile(&row.times, 50)).unwrap_or_default();
+        for row in rows {
+            if row.times.is_empty() {
+                self.add(&format!("| {} | not installed | | |\n", row.name));
+                continue;
+            }
+            let (p50, p95) = (percentile(&row.times, 50), percentile(&row.times, 95));
+            let ratio = p50.as_secs_f64() / first.as_secs_f64();
+            self.add(&format!("| {} | {} | {} | {ratio:.2} |\n", row.name, ms(p50), ms(p95)));
+        }
+    }
+
+    pub(crate) fn add(&mut self, text: &str) {
+        drop(write!(std::io::stdout(), "{text}"));
+        let _ = write!(self.text, "{text}");
+    }
+
+    /// Writes the page.
+    pub(crate) fn write(&self) -> anyhow::Result<()> {
+        let page = format!(
+            "# Benchmarks\n\nWritten by `cargo xtask bench`. Figures of one run on one machine; peers are measured in \
+             the same run, in turns. Read the ratios.\n{}",
+            self.text
+        );
+        let root =
+            Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
+        Ok(std::fs::write(root.join("docs/benchmarks.md"), page)?)
+    }
+}
+
+fn percentile(times: &[Duration], percent: usize) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .copied()
+        .unwrap_or_default()
+}
+
+pub(crate) fn ms(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
+}
