@@ -26,7 +26,7 @@ pub(crate) struct Flags {
     /// Where the phantom proxy listens
     #[arg(long, env = "PROXY_ADDR", default_value = "127.0.0.1:8443", value_name = "ADDR")]
     proxy_addr: String,
-    /// What sandboxes are told: `http://HOST[:PORT]` or `https://HOST[:PORT]` [default: `http://<PROXY_ADDR>`]
+    /// What sandboxes are told: `http://HOST[:PORT]` or `https://HOST[:PORT]` (default: `http://<PROXY_ADDR>`)
     #[arg(long, env = "PROXY_BASE_URL", value_name = "URL")]
     proxy_base_url: Option<String>,
     /// Comma-separated `token@tenant:role`, the role `admin` or `operator` [default: one admin key,

@@ -104,7 +104,6 @@ async fn bubblewrap() -> anyhow::Result<()> {
     run("bwrap", &flags).await
 }
 
-#[expect(clippy::disallowed_methods, reason = "a peer is started as its users start it")]
 async fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

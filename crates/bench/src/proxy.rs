@@ -166,10 +166,6 @@ async fn wait_for(url: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "servers and peers are started as their users start them"
-)]
 fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     Command::new(program)
 }

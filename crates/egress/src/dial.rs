@@ -74,15 +74,13 @@ impl Dialler {
             let attempt = TcpStream::connect(SocketAddr::new(*address, port));
             match timeout(CONNECT, attempt).await {
                 Ok(Ok(stream))
-                    if leads_back_here(&stream) && !self.is_allowed_private(*address) =>
+                    if self.is_allowed_private(*address) || !leads_back_here(&stream) =>
                 {
-                    continue;
-                }
-                Ok(Ok(stream)) => {
                     // Small writes are the jail's own choice; we must not hold them back.
                     drop(stream.set_nodelay(true));
                     return Ok(stream);
                 }
+                Ok(Ok(_)) => {}
                 Ok(Err(error)) => last = Some(error),
                 Err(_) => last = Some(io::ErrorKind::TimedOut.into()),
             }

@@ -86,6 +86,7 @@ async fn bytes(request: Request<Body>) -> Result<Vec<u8>, ApiError> {
     }
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if declared.and_then(|value| value.parse::<usize>().ok()).is_some_and(|n| n > BODY_LIMIT) {
+        discard(request.into_body()).await;
         return Err(too_large());
     }
     let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
@@ -97,6 +98,16 @@ async fn bytes(request: Request<Body>) -> Result<Vec<u8>, ApiError> {
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
         Err(_) => Err(ApiError::said(Kind::Invalid, "the body broke off")),
     }
+}
+
+/// Reads and forgets what a client is sending: one that is cut off in the middle often does not see the
+/// answer. Within limits; one that goes on is cut off all the same.
+async fn discard(body: Body) {
+    let read = async {
+        let mut body = Limited::new(body, 16 * BODY_LIMIT);
+        while let Some(Ok(_)) = body.frame().await {}
+    };
+    drop(tokio::time::timeout(Duration::from_secs(5), read).await);
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -132,7 +132,9 @@ impl Launcher {
         let birthplace = Birthplace::new(host_id, host_group, offers.landlock_abi);
         if let Err(fault) = wire::send(server, &Reply::Prepared(offers), &[]).at("send") {
             // The server has gone already: nothing is left of what was made for it.
-            driver.iter().for_each(|driver| driver.remove());
+            if let Ok(driver) = &driver {
+                driver.remove();
+            }
             return Err(fault);
         }
         Ok(Ready { children, birthplace, driver: driver.ok() })

@@ -7,15 +7,16 @@ use e2e::leftovers;
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 /// Starts runs that would go on for ever, and waits until they do.
-async fn with_runs(house: &House, marker: &str) -> Vec<tokio::task::JoinHandle<()>> {
-    let mut runs = Vec::new();
+async fn with_runs(house: &House, marker: &str) -> JoinSet<()> {
+    let mut runs = JoinSet::new();
     for _ in 0..3 {
         let body =
             json!({ "language": "bash", "code": format!("sleep {marker} & sleep {marker}") });
         let request = house.request(As("acme-key"), Method::POST, "/v1/runs").json(&body).send();
-        runs.push(tokio::spawn(async move { drop(request.await) }));
+        runs.spawn(async move { drop(request.await) });
     }
     eventually("six sleepers", async || {
         leftovers::processes(&format!("sleep {marker}")).len() >= 6
@@ -42,9 +43,7 @@ async fn killing_the_server_leaves_nothing_and_loses_nothing() {
     let server = house.pid();
     assert!(!leftovers::cgroups(server).is_empty());
     house.end(Signal::KILL).await;
-    for run in runs {
-        drop(run.await);
-    }
+    runs.join_all().await;
     nothing_is_left(server, "60606").await;
     house.restart().await;
     let (_, jails) = house.get(As("acme-key"), "/v1/jails").await;
@@ -72,9 +71,7 @@ async fn killing_the_launcher_ends_its_jails_and_the_next_run_works() {
         std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", house.pid())).unwrap();
     let launcher: i32 = launcher.split_whitespace().next().unwrap().parse().unwrap();
     kill_process(Pid::from_raw(launcher).unwrap(), Signal::KILL).unwrap();
-    for run in runs {
-        run.await.unwrap();
-    }
+    runs.join_all().await;
     eventually("no process is left", async || leftovers::processes("sleep 61616").is_empty()).await;
     assert_eq!(house.sh("echo again").await["stdout"], "again\n");
     let (_, jails) = house.get(As("acme-key"), "/v1/jails?status=running").await;
@@ -89,9 +86,7 @@ async fn a_clean_stop_ends_runs_and_closes_their_rows() {
     let began = std::time::Instant::now();
     assert_eq!(house.end(Signal::TERM).await, Some(0));
     assert!(began.elapsed() < Duration::from_secs(8));
-    for run in runs {
-        drop(run.await);
-    }
+    runs.join_all().await;
     nothing_is_left(server, "62626").await;
     house.restart().await;
     let (_, jails) = house.get(As("acme-key"), "/v1/jails").await;

@@ -1,5 +1,11 @@
 //! The real program, from outside: attacked, killed, and asked over its API.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::too_many_lines,
+    reason = "a test fails by panicking, and a table of cases is as long as it is"
+)]
+
 mod api;
 mod attack;
 mod cli;

@@ -14,7 +14,7 @@ async fn every_documented_route_wants_a_key() {
     for (path, methods) in document["paths"].as_object().unwrap() {
         for method in methods.as_object().unwrap().keys() {
             let method: Method = method.to_uppercase().parse().unwrap();
-            let url = format!("{}{}", house.api, path.replace('{', "").replace('}', ""));
+            let url = format!("{}{}", house.api, path.replace(['{', '}'], ""));
             for key in [None, Some("wrong-key"), Some("acme-key@acme:operator")] {
                 let mut request = house.client.request(method.clone(), &url);
                 if let Some(key) = key {

@@ -132,7 +132,7 @@ async fn a_slow_reader_gets_every_byte_and_memory_stays_flat() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let resident = std::fs::read_to_string(format!("/proc/{}/statm", house.pid())).unwrap();
     let pages: u64 = resident.split(' ').nth(1).unwrap().parse().unwrap();
-    assert!(pages * 4096 < 200 << 20, "{} MiB while the reader sleeps", pages * 4096 >> 20);
+    assert!(pages * 4096 < 200 << 20, "{} MiB while the reader sleeps", (pages * 4096) >> 20);
     let mut text = Vec::new();
     while let Some(chunk) = chunks.next().await {
         text.extend_from_slice(&chunk.unwrap());
