@@ -1,48 +1,17 @@
 // The client against the real server; and the examples of the README, as they stand there.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { Agentjail, AgentjailError } from "../dist/index.js";
+import { startServer } from "./server.mjs";
 
-const root = fileURLToPath(new URL("../../..", import.meta.url));
-const program = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug/agentjail");
-
-const freePort = () =>
-  new Promise((done) => {
-    const server = createServer().listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => done(port));
-    });
-  });
-
-let server, aj, baseUrl, state;
+let aj, baseUrl, stop;
 
 before(async () => {
-  assert.ok(existsSync(program), `${program} is not built: run \`cargo build -p agentjail\``);
-  state = mkdtempSync(join(tmpdir(), "agentjail-sdk-"));
-  const [api, proxy] = [await freePort(), await freePort()];
-  baseUrl = `http://127.0.0.1:${api}`;
-  const flags = ["--ctl-addr", `127.0.0.1:${api}`, "--proxy-addr", `127.0.0.1:${proxy}`, "--state-dir", state];
-  const env = { PATH: process.env.PATH, AGENTJAIL_API_KEY: "sdk-key@sdk:operator" };
-  server = spawn(program, ["serve", ...flags], { env, stdio: "ignore" });
-  aj = new Agentjail({ baseUrl, apiKey: "sdk-key" });
-  for (let n = 0; n < 200; n++) {
-    if (await aj.public.health().then(() => true, () => false)) return;
-    await new Promise((done) => setTimeout(done, 50));
-  }
-  throw new Error("the server did not come up");
+  ({ aj, baseUrl, stop } = await startServer());
 });
 
-after(async () => {
-  server.kill("SIGTERM");
-  await new Promise((done) => server.once("exit", done));
-  rmSync(state, { recursive: true, force: true });
-});
+after(() => stop());
 
 test("health, stats, settings, whoami", async () => {
   assert.equal(await aj.public.health(), "ok");
