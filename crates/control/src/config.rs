@@ -137,7 +137,9 @@ impl FromStr for BaseUrl {
             Ok(address) => Host::Address(address),
             Err(_) => Host::Name(egress::HostName::parse(bare).map_err(|_| wrong())?),
         };
-        Ok(Self { scheme, host, port: authority.port_u16().unwrap_or(default_port) })
+        let has_port = authority.as_str().len() > authority.host().len();
+        let port = if has_port { authority.port_u16().ok_or_else(wrong)? } else { default_port };
+        Ok(Self { scheme, host, port })
     }
 }
 
