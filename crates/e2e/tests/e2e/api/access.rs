@@ -217,7 +217,7 @@ async fn wrong_requests_are_told_what_is_wrong() {
             "git",
         ),
         ("/v1/runs", json!({ "code": long }), 413, "longer than"),
-        ("/v1/runs", json!([]), 400, "invalid"),
+        ("/v1/runs", json!([]), 400, "an object is expected"),
     ] {
         let (got, answer) = house.post(As("acme-key"), path, body.clone()).await;
         let text = answer["error"].as_str().unwrap_or_default().to_owned();
