@@ -123,8 +123,19 @@ async fn token(client: &reqwest::Client, server: &Server) -> anyhow::Result<Stri
     Ok(session["env"]["OPENAI_API_KEY"].as_str().context("a token")?.to_owned())
 }
 
+/// Ended by a signal it can handle: killed, it would leave its workers behind.
+struct Nginx(Child);
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.id() {
+            drop(command("kill").arg(pid.to_string()).spawn());
+        }
+    }
+}
+
 /// One nginx that is both the upstream and the peer.
-fn nginx(directory: &Path, upstream: u16, peer: u16) -> anyhow::Result<Child> {
+fn nginx(directory: &Path, upstream: u16, peer: u16) -> anyhow::Result<Nginx> {
     let path = directory.display();
     let config = format!(
         "daemon off; worker_processes 2; pid {path}/pid; error_log stderr crit; events {{ worker_connections 1024; }}\n\
@@ -138,8 +149,8 @@ fn nginx(directory: &Path, upstream: u16, peer: u16) -> anyhow::Result<Child> {
     let file: PathBuf = directory.join("nginx.conf");
     std::fs::write(&file, config)?;
     let mut nginx = command("nginx");
-    nginx.arg("-c").arg(&file).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    Ok(nginx.spawn()?)
+    nginx.arg("-c").arg(&file).stdin(Stdio::null()).stderr(Stdio::null());
+    Ok(Nginx(nginx.spawn()?))
 }
 
 async fn wrk(url: &str, token: &str) -> anyhow::Result<f64> {
