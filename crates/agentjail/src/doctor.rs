@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use jail::{
-    Access, Command, Enforcement, Engine, Limits, Network, Offers, Profile, Start, Stdin, Tree,
-};
+use jail::{Engine, Jail, Offers, Running};
 use serde::Serialize;
 use tokio::io::AsyncReadExt as _;
 
@@ -120,33 +118,13 @@ async fn probe(engine: &Engine) -> Check {
 
 async fn inside(engine: &Engine) -> anyhow::Result<String> {
     let script = "id -u; grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status";
-    let start = Start {
-        command: Command {
-            program: "/bin/sh".to_owned(),
-            arguments: vec!["-c".to_owned(), script.to_owned()],
-            environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-        },
-        stdin: Stdin::Empty,
-        workspace: Tree::Fresh { bytes: 1 << 20, access: Access::ReadOnly },
-        output: Tree::Fresh { bytes: 1 << 20, access: Access::ReadWrite },
-        code: None,
-        flavors: Vec::new(),
-        network: Network::default(),
-        profile: Profile::Standard,
-        limits: Limits {
-            memory_bytes: 64 << 20,
-            cpu_percent: 100,
-            pids: 16,
-            open_files: 256,
-            tmp_bytes: 1 << 20,
-        },
-        enforcement: Enforcement::BestEffort,
-    };
-    let mut running = engine.spawn(start).await?;
+    let running = Jail::builder("/bin/sh").args(["-c", script]).best_effort().spawn(engine).await?;
+    let Running { mut jail, pipes, .. } = running;
+    let mut pipes = pipes.context("a command has streams")?;
     let mut said = String::new();
     let limit = Duration::from_secs(10);
     let (read, outcome) =
-        tokio::join!(running.stdout.read_to_string(&mut said), running.jail.wait(limit));
+        tokio::join!(pipes.stdout.read_to_string(&mut said), jail.wait(limit));
     read.context("could not read the jail's output")?;
     let words: Vec<&str> = said.split_whitespace().collect();
     let expected = ["1000", "CapBnd:", "0000000000000000", "NoNewPrivs:", "1", "Seccomp:", "2"];

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use control::network::{self, Mode, Plan};
 use egress::{Dialler, Policy, Rule};
-use jail::{Access, Command, Enforcement, Engine, Limits, Outcome, Running, Start, Stdin, Tree};
+use jail::{Access, Engine, Jail, Limits, Outcome, Pipes, Running, Start, Stdin, Tree};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::signal::unix::{SignalKind, signal};
@@ -50,6 +50,18 @@ pub(crate) struct Flags {
     /// Processor time, in percent of one CPU
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     cpu_percent: u32,
+    /// Share of the processor beside other jails when it is scarce; 100 is the norm
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    cpu_weight: Option<u32>,
+    /// Processor time of everything together, until all is killed
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=604_800))]
+    cpu_time: Option<u64>,
+    /// Bytes a second, in MiB, to read from and to write to each disk
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    io_mb_per_sec: Option<u64>,
+    /// Size of /tmp, in MiB
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    tmp_mb: u64,
     /// Processes and threads
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     max_pids: u32,
@@ -102,7 +114,6 @@ const FORWARDED: [SignalKind; 6] = [
 ];
 
 const OPEN_FILES: u64 = 4096;
-const TMP_BYTES: u64 = 100 << 20;
 const TREE_BYTES: u64 = 1 << 30;
 
 pub(crate) fn run(flags: Flags) -> anyhow::Result<ExitCode> {
@@ -169,42 +180,38 @@ fn start(flags: &Flags, plan: &Plan) -> anyhow::Result<Start> {
         bail!("--rw needs --workspace");
     }
     let access = if flags.rw { Access::ReadWrite } else { Access::ReadOnly };
-    let mut environment = vec![
-        ("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned()),
-        ("HOME".to_owned(), "/home/agent".to_owned()),
-        ("LANG".to_owned(), "C.UTF-8".to_owned()),
-    ];
+    let (program, arguments) = flags.command.split_first().context("a command is needed")?;
+    let mut jail = Jail::builder(program)
+        .args(arguments)
+        .stdin(Stdin::Piped)
+        .workspace(tree("--workspace", flags.workspace.as_ref(), access)?)
+        .output(tree("--output", flags.output.as_ref(), Access::ReadWrite)?)
+        .network(plan.network().clone())
+        .profile(match flags.seccomp {
+            Seccomp::Standard => jail::Profile::Standard,
+            Seccomp::Strict => jail::Profile::Strict,
+        })
+        .limits(Limits {
+            memory_bytes: flags.memory_mb << 20,
+            cpu_percent: flags.cpu_percent,
+            pids: flags.max_pids,
+            open_files: OPEN_FILES,
+            tmp_bytes: flags.tmp_mb << 20,
+            cpu_weight: flags.cpu_weight,
+            io_bytes_per_second: flags.io_mb_per_sec.map(|rate| rate << 20),
+        })
+        .cpu_time(flags.cpu_time.map(Duration::from_secs));
     for entry in &flags.env {
         let (name, value) = entry
             .split_once('=')
             .filter(|(name, _)| !name.is_empty())
             .with_context(|| format!("--env {entry:?}: write NAME=VALUE"))?;
-        environment.retain(|(known, _)| known != name);
-        environment.push((name.to_owned(), value.to_owned()));
+        jail = jail.env(name, value);
     }
-    let (program, arguments) = flags.command.split_first().context("a command is needed")?;
-    let best_effort = flags.best_effort;
-    Ok(Start {
-        command: Command { program: program.clone(), arguments: arguments.to_vec(), environment },
-        stdin: Stdin::Piped,
-        workspace: tree("--workspace", flags.workspace.as_ref(), access)?,
-        output: tree("--output", flags.output.as_ref(), Access::ReadWrite)?,
-        code: None,
-        flavors: Vec::new(),
-        network: plan.network().clone(),
-        profile: match flags.seccomp {
-            Seccomp::Standard => jail::Profile::Standard,
-            Seccomp::Strict => jail::Profile::Strict,
-        },
-        limits: Limits {
-            memory_bytes: flags.memory_mb << 20,
-            cpu_percent: flags.cpu_percent,
-            pids: flags.max_pids,
-            open_files: OPEN_FILES,
-            tmp_bytes: TMP_BYTES,
-        },
-        enforcement: if best_effort { Enforcement::BestEffort } else { Enforcement::Required },
-    })
+    if flags.best_effort {
+        jail = jail.best_effort();
+    }
+    Ok(jail.build())
 }
 
 fn tree(flag: &str, directory: Option<&PathBuf>, access: Access) -> anyhow::Result<Tree> {
@@ -231,7 +238,8 @@ async fn attend(
     limit: Duration,
     json: bool,
 ) -> anyhow::Result<ExitCode> {
-    let Running { mut jail, stdin, stdout, stderr, listeners, enforced } = running;
+    let Running { mut jail, pipes, listeners, enforced } = running;
+    let Pipes { stdin, stdout, stderr } = pipes.context("a command has streams")?;
     let tasks = tokio_util::task::TaskTracker::new();
     let _served = network::serve(plan, listeners, dialler, None, &tasks)?;
     let (orders, mut signals) = tokio::sync::mpsc::channel(16);
@@ -351,6 +359,8 @@ fn print_json(outcome: &Outcome, out: Kept, err: Kept, enforced: &[String]) -> a
             "memory_peak_bytes": stats.memory_peak_bytes,
             "memory_current_bytes": stats.memory_current_bytes,
             "cpu_usage_usec": stats.cpu_usage_usec,
+            "cpu_user_usec": stats.cpu_user_usec,
+            "cpu_system_usec": stats.cpu_system_usec,
             "io_read_bytes": stats.io_read_bytes,
             "io_write_bytes": stats.io_write_bytes,
             "pids_current": stats.pids_current,
@@ -364,6 +374,7 @@ fn print_json(outcome: &Outcome, out: Kept, err: Kept, enforced: &[String]) -> a
         "exit_code": outcome.exit_code(),
         "duration_ms": outcome.duration.as_millis().max(1),
         "timed_out": outcome.timed_out,
+        "cpu_exhausted": outcome.cpu_exhausted,
         "oom_killed": outcome.oom_killed,
         "stats": stats,
         "enforced": enforced,
@@ -380,6 +391,10 @@ fn print_json(outcome: &Outcome, out: Kept, err: Kept, enforced: &[String]) -> a
 fn exit_code(outcome: &Outcome) -> ExitCode {
     if outcome.timed_out {
         eprintln!("agentjail: timed out");
+        return ExitCode::from(TIMED_OUT);
+    }
+    if outcome.cpu_exhausted {
+        eprintln!("agentjail: out of processor time (--cpu-time)");
         return ExitCode::from(TIMED_OUT);
     }
     if outcome.oom_killed {

@@ -90,9 +90,20 @@ pub(crate) struct Flags {
         value_name = "SECS"
     )]
     upstream_silence_secs: String,
-    /// Host user and group that jails run as when the server is root
+    /// Host user and group that the first tenant's jails run as when the server is root; the others
+    /// follow
     #[arg(long, env = "AGENTJAIL_HOST_ID", value_name = "ID")]
     host_id: Option<String>,
+    /// Blank jails kept ready, so that a start costs little more than fork and exec; 0 keeps none
+    #[arg(long, env = "AGENTJAIL_WARM_JAILS", default_value = "16", value_name = "N")]
+    warm_jails: String,
+    /// Memory, in MiB, below which no jails are kept ready
+    #[arg(long, env = "AGENTJAIL_WARM_RESERVE_MB", default_value = "512", value_name = "N")]
+    warm_reserve_mb: String,
+    /// Run jails even if a limit cannot be had on this machine; each result and ledger row says what
+    /// was in force
+    #[arg(long, env = "AGENTJAIL_BEST_EFFORT")]
+    best_effort: bool,
     /// Private network that jails with an allowlist may dial; repeatable
     #[arg(long, value_name = "CIDR")]
     egress_allow_private: Vec<String>,
@@ -146,6 +157,9 @@ pub(crate) struct Flags {
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
 }
+
+/// Each holds a few hundred KiB of the kernel's memory and two processes.
+const MOST_WARM_JAILS: u32 = 1024;
 
 pub(crate) fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     start_logging(&flags)?;
@@ -221,7 +235,7 @@ fn configure(flags: Flags) -> anyhow::Result<(Config, jail::Config)> {
         resolve: resolutions(&flags.egress_resolve).context("--egress-resolve")?,
         allow_private: networks(&flags.egress_allow_private).context("--egress-allow-private")?,
     };
-    let exec = ExecConfig {
+    let mut exec = ExecConfig {
         max_concurrent: number(
             "AGENTJAIL_MAX_CONCURRENT (--max-concurrent)",
             &flags.max_concurrent,
@@ -237,10 +251,22 @@ fn configure(flags: Flags) -> anyhow::Result<(Config, jail::Config)> {
     }
     let mut engine = jail::Config::of_this_program()?;
     if let Some(id) = given(flags.host_id.as_deref()) {
-        engine.host_id = number("AGENTJAIL_HOST_ID (--host-id)", id)?;
-        if engine.host_id == 0 {
+        exec.first_host_id = number("AGENTJAIL_HOST_ID (--host-id)", id)?;
+        if exec.first_host_id == 0 {
             bail!("AGENTJAIL_HOST_ID (--host-id): jails never run as the host's root");
         }
+    }
+    if flags.best_effort {
+        exec.enforcement = jail::Enforcement::BestEffort;
+    }
+    let reserve: u64 =
+        number("AGENTJAIL_WARM_RESERVE_MB (--warm-reserve-mb)", &flags.warm_reserve_mb)?;
+    engine.pool = jail::Pool {
+        size: number("AGENTJAIL_WARM_JAILS (--warm-jails)", &flags.warm_jails)?,
+        reserve_bytes: reserve.saturating_mul(1 << 20),
+    };
+    if engine.pool.size > MOST_WARM_JAILS {
+        bail!("AGENTJAIL_WARM_JAILS (--warm-jails): at most {MOST_WARM_JAILS}");
     }
     engine.hosts = control::network::hosts(&proxy_base_url);
     refuse_unserved(&flags)?;

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use jail::{Access, Command, Enforcement, Engine, Limits, Network, Profile, Start, Stdin, Tree};
+use jail::{Engine, Jail, Running, Start};
 use serde_json::json;
 use tokio::io::AsyncReadExt as _;
 
@@ -115,13 +115,14 @@ async fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
 fn in_jail(engine: &Engine) -> impl Future<Output = anyhow::Result<()>> + Send + 'static {
     let engine = engine.clone();
     async move {
-        let mut running = engine.spawn(start()).await?;
+        let Running { mut jail, pipes, .. } = engine.spawn(start()).await?;
+        let mut pipes = pipes.context("a command has streams")?;
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let limit = Duration::from_secs(10);
         let (_, _, outcome) = tokio::join!(
-            running.stdout.read_to_end(&mut out),
-            running.stderr.read_to_end(&mut err),
-            running.jail.wait(limit)
+            pipes.stdout.read_to_end(&mut out),
+            pipes.stderr.read_to_end(&mut err),
+            jail.wait(limit)
         );
         anyhow::ensure!(outcome.exit_code() == 0, "{outcome:?} {}", String::from_utf8_lossy(&err));
         Ok(())
@@ -129,28 +130,7 @@ fn in_jail(engine: &Engine) -> impl Future<Output = anyhow::Result<()>> + Send +
 }
 
 fn start() -> Start {
-    Start {
-        command: Command {
-            program: "/bin/true".to_owned(),
-            arguments: Vec::new(),
-            environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
-        },
-        stdin: Stdin::Empty,
-        workspace: Tree::Fresh { bytes: 64 << 20, access: Access::ReadOnly },
-        output: Tree::Fresh { bytes: 64 << 20, access: Access::ReadWrite },
-        code: None,
-        flavors: Vec::new(),
-        network: Network::default(),
-        profile: Profile::Standard,
-        limits: Limits {
-            memory_bytes: 512 << 20,
-            cpu_percent: 100,
-            pids: 64,
-            open_files: 4096,
-            tmp_bytes: 100 << 20,
-        },
-        enforcement: Enforcement::Required,
-    }
+    Jail::builder("/bin/true").build()
 }
 
 /// A directory that runc can run: the machine's `/usr` in a root of its own.

@@ -49,6 +49,11 @@ pub struct ExecConfig {
     pub max_concurrent: usize,
     /// Bytes of each stream that a result carries.
     pub output_limit_bytes: usize,
+    /// Host user and group of the first tenant's jails; the others' follow. Of use when the engine is
+    /// root.
+    pub first_host_id: u32,
+    /// What to do where a limit or protection cannot be had on this machine.
+    pub enforcement: jail::Enforcement,
 }
 
 impl Default for ExecConfig {
@@ -58,6 +63,8 @@ impl Default for ExecConfig {
             default_timeout_secs: 300,
             max_concurrent: 16,
             output_limit_bytes: 1024 * 1024,
+            first_host_id: jail::DEFAULT_HOST_ID,
+            enforcement: jail::Enforcement::Required,
         }
     }
 }

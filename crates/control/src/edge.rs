@@ -158,6 +158,7 @@ impl From<crate::exec::ExecError> for ApiError {
             | E::Spawn(_)
             | E::Network(_)
             | E::Ledger(_)
+            | E::NoHostId
             | E::Stopped => Self::internal(error),
         }
     }

@@ -10,6 +10,7 @@
 
 mod capture;
 pub mod flavors;
+mod host_ids;
 mod options;
 mod owner;
 mod result;

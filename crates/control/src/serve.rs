@@ -63,6 +63,10 @@ pub async fn serve(
     seed(&credentials, &config.seeds).await?;
     let app = app(&config, &engine, store.clone(), Arc::clone(&vault), proxy.clone(), credentials);
     let executor = app.executor.clone();
+    // The first run need not be the slow one. Without ready jails it is, and works all the same.
+    if let Err(error) = executor.warm(&TenantId::dev()).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "no jails kept ready");
+    }
     let sessions = app.sessions.clone();
     tracing::info!(
         api.addr = %config.api_addr,

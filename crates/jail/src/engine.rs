@@ -8,18 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use launch::cgroup::{Place, statistics};
 use launch::message::{
-    Command, Enforcement, Fault, Limits, Network, Offers, Preparation, Profile, Report, Spec, Tree,
+    Command, Enforcement, Fault, Limits, Network, Offers, Pool, Preparation, Profile, Report, Spec,
+    Tree,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::net::unix::pipe;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 
 use crate::instance;
 use crate::jail::{Jail, Running};
 use crate::link::{self, Link, LinkError, watched};
+use crate::pipes::{self, Pipes};
 
 /// How long a launcher may take to end the jails when the engine shuts down.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -27,30 +29,42 @@ const SHUTDOWN: Duration = Duration::from_secs(5);
 /// How an engine makes its jails.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Host user and group that jails run as when the engine is root.
-    pub host_id: u32,
     /// Names that every jail's `/etc/hosts` gives an address.
     pub hosts: Vec<(String, IpAddr)>,
     /// A program whose `main` runs [`launch::run`] when [`launch::Role::from_argv0`] says so;
     /// usually our own.
     pub program: PathBuf,
+    /// Blank jails kept ready. None by default: one command needs none.
+    pub pool: Pool,
+    /// Protections to leave out; heard only by a build for tests.
+    pub left_out: Vec<String>,
 }
 
 /// Host id of jails where nobody chose one: far from the ids of people, services, and the ranges
 /// that containers are commonly given.
-const DEFAULT_HOST_ID: u32 = 1_878_982_656;
+pub const DEFAULT_HOST_ID: u32 = 1_878_982_656;
 
 impl Config {
     /// The defaults, with this very program as the launcher.
     pub fn of_this_program() -> io::Result<Self> {
-        Ok(Self { host_id: DEFAULT_HOST_ID, hosts: Vec::new(), program: std::env::current_exe()? })
+        Ok(Self {
+            hosts: Vec::new(),
+            program: std::env::current_exe()?,
+            pool: Pool::NONE,
+            left_out: Vec::new(),
+        })
     }
 }
 
 /// What to run, and in what.
 #[derive(Debug, Clone)]
 pub struct Start {
-    pub command: Command,
+    /// The first command, with whose end the jail ends. Without one it waits for
+    /// [`Jail::start`](crate::Jail::start).
+    pub command: Option<Command>,
+    /// Host user and group the jail runs as when the engine is root. Those of one tenant must be
+    /// nobody else's: what the kernel counts by user, it counts by this one.
+    pub host_id: u32,
     pub stdin: Stdin,
     pub workspace: Tree,
     pub output: Tree,
@@ -60,6 +74,8 @@ pub struct Start {
     pub network: Network,
     pub profile: Profile,
     pub limits: Limits,
+    /// CPU time of the whole jail, user and system together.
+    pub cpu_time: Option<Duration>,
     pub enforcement: Enforcement,
 }
 
@@ -99,6 +115,8 @@ pub struct Engine(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     config: Config,
+    /// Of the cgroup that holds its jails.
+    name: String,
     link: Mutex<Option<Arc<Link>>>,
     offers: Offers,
     next_jail: AtomicU64,
@@ -108,10 +126,12 @@ impl Engine {
     /// Starts the launcher, and removes what engines before left behind when they were killed.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         launch::cgroup::sweep(Path::new("/"), instance::is_alive);
-        let link = Arc::new(start_link(&config).await?);
+        let name = instance::name();
+        let link = Arc::new(start_link(&config, &name).await?);
         let offers = link.offers.clone();
         Ok(Self(Arc::new(Inner {
             config,
+            name,
             link: Mutex::new(Some(link)),
             offers,
             next_jail: AtomicU64::new(1),
@@ -127,28 +147,44 @@ impl Engine {
     pub async fn spawn(&self, start: Start) -> Result<Running, SpawnError> {
         let began = Instant::now();
         let jail = self.0.next_jail.fetch_add(1, Ordering::Relaxed);
-        let pipes = Pipes::open(&start).map_err(SpawnError::Pipes)?;
+        let Belongings { report, ours, pipes, code } =
+            Belongings::of(&start).map_err(SpawnError::Pipes)?;
         let link = self.link().await?;
-        let answer = link.ask(spec(jail, &start), &pipes.lent()).await?;
+        let (theirs, pipes) = pipes.unzip();
+        let lent: Vec<_> = std::iter::once(&report)
+            .chain(theirs.iter().flatten())
+            .chain(&code)
+            .map(AsFd::as_fd)
+            .collect();
+        let answer = link.ask(spec(jail, &start), &lent).await?;
         let (pid, place, init) = answer.map_err(refusal)?;
-        let Pipes { report, ours, stdin, stdout, stderr, .. } = pipes;
         // Theirs must go, or the end of the output would never show.
-        drop(report);
+        drop((report, theirs));
         let ours = watched(ours).map_err(SpawnError::Pipes)?;
-        let mut jail = Jail::new(pid, init, place, ours, began).map_err(SpawnError::Pipes)?;
-        let (enforced, listeners) = jail.ready().await?;
-        Ok(Running {
-            jail,
-            stdin: stdin
-                .1
-                .map(pipe::Sender::from_owned_fd)
-                .transpose()
-                .map_err(SpawnError::Pipes)?,
-            stdout: pipe::Receiver::from_owned_fd(stdout.1).map_err(SpawnError::Pipes)?,
-            stderr: pipe::Receiver::from_owned_fd(stderr.1).map_err(SpawnError::Pipes)?,
-            listeners,
-            enforced,
-        })
+        let init = watched(init).map_err(SpawnError::Pipes)?;
+        // From here on a failure kills what was born.
+        let newborn = Newborn { init, place };
+        let (enforced, not_executed, listeners) = newborn.ready(&ours).await?;
+        let Newborn { init, place } = newborn;
+        let mut jail = Jail::new(pid, init, place, ours, began);
+        jail.not_executed = not_executed;
+        jail.limit_cpu_time(start.cpu_time);
+        Ok(Running { jail, pipes, listeners, enforced })
+    }
+
+    /// Keeps blank jails ready for starts like this one, as far as the pool goes. Nothing is started.
+    pub async fn warm(&self, start: &Start) -> Result<(), SpawnError> {
+        Ok(self.link().await?.warm(spec(0, start)).await?)
+    }
+
+    /// The launcher's process id; `None` when it has gone.
+    pub async fn launcher_pid(&self) -> Option<u32> {
+        self.link().await.ok()?.process_id()
+    }
+
+    /// How many blank jails are ready; `None` when the launcher has gone.
+    pub async fn blanks(&self) -> Option<usize> {
+        self.link().await.ok()?.blanks().await.ok()
     }
 
     /// Ends the launcher and every jail, and waits until they are gone.
@@ -166,7 +202,7 @@ impl Engine {
             drop(process.kill());
             drop(process.wait());
         }
-        sweep_own().await;
+        sweep_own(&self.0.name).await;
     }
 
     /// The launcher, a new one if the last has died.
@@ -176,8 +212,8 @@ impl Engine {
             return Ok(Arc::clone(link));
         }
         tracing::warn!("the launcher died; starting another");
-        sweep_own().await;
-        let link = Arc::new(start_link(&self.0.config).await?);
+        sweep_own(&self.0.name).await;
+        let link = Arc::new(start_link(&self.0.config, &self.0.name).await?);
         *current = Some(Arc::clone(&link));
         Ok(link)
     }
@@ -185,8 +221,7 @@ impl Engine {
 
 /// Removes what a launcher of ours left that was killed. Its jails are dead; the kernel may take a
 /// moment to count them out.
-async fn sweep_own() {
-    let own = instance::name();
+async fn sweep_own(own: &str) {
     for _ in 0..20 {
         let left = launch::cgroup::sweep(Path::new("/"), |other| {
             other != own && instance::is_alive(other)
@@ -198,12 +233,13 @@ async fn sweep_own() {
     }
 }
 
-async fn start_link(config: &Config) -> Result<Link, LinkError> {
+async fn start_link(config: &Config, name: &str) -> Result<Link, LinkError> {
     let preparation = Preparation {
-        host_id: config.host_id,
         hosts: config.hosts.clone(),
-        instance: instance::name(),
+        instance: name.to_owned(),
         server_pid: std::process::id(),
+        pool: config.pool,
+        left_out: config.left_out.clone(),
     };
     Link::start(&config.program, preparation).await
 }
@@ -211,6 +247,7 @@ async fn start_link(config: &Config) -> Result<Link, LinkError> {
 fn spec(jail: u64, start: &Start) -> Spec {
     Spec {
         jail,
+        host_id: start.host_id,
         command: start.command.clone(),
         workspace: start.workspace.clone(),
         output: start.output.clone(),
@@ -231,44 +268,23 @@ fn refusal(fault: Fault) -> SpawnError {
     }
 }
 
-/// What a jail and its owner speak through; of each pair, theirs first.
-struct Pipes {
+/// What a jail and its owner speak through, and what it is given.
+struct Belongings {
     report: OwnedFd,
     ours: OwnedFd,
-    stdin: (OwnedFd, Option<OwnedFd>),
-    stdout: (OwnedFd, OwnedFd),
-    stderr: (OwnedFd, OwnedFd),
+    /// The command's ends, and ours.
+    pipes: Option<([OwnedFd; 3], Pipes)>,
     code: Option<OwnedFd>,
 }
 
-impl Pipes {
-    fn open(start: &Start) -> io::Result<Self> {
+impl Belongings {
+    fn of(start: &Start) -> io::Result<Self> {
         let (ours, report) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
-        let stdin = match start.stdin {
-            Stdin::Empty => (std::fs::File::open("/dev/null")?.into(), None),
-            Stdin::Piped => {
-                let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-                (read, Some(write))
-            }
-        };
-        let (stdout, stderr) = (pipe_with(PipeFlags::CLOEXEC)?, pipe_with(PipeFlags::CLOEXEC)?);
+        let pipes = start.command.as_ref().map(|_| pipes::open(start.stdin)).transpose()?;
         let code = start.code.as_ref().map(|(_, text)| in_memory(text)).transpose()?;
-        Ok(Self {
-            report,
-            ours,
-            stdin,
-            stdout: (stdout.1, stdout.0),
-            stderr: (stderr.1, stderr.0),
-            code,
-        })
-    }
-
-    /// What is handed to the launcher, in the order it expects.
-    fn lent(&self) -> Vec<std::os::fd::BorrowedFd<'_>> {
-        let always = [&self.report, &self.stdin.0, &self.stdout.0, &self.stderr.0];
-        always.into_iter().chain(&self.code).map(AsFd::as_fd).collect()
+        Ok(Self { report, ours, pipes, code })
     }
 }
 
@@ -279,17 +295,27 @@ fn in_memory(text: &str) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-impl Jail {
-    /// Waits until init says that everything is in force.
-    async fn ready(&mut self) -> Result<(Vec<String>, Vec<OwnedFd>), SpawnError> {
-        match link::receive::<Report>(self.report()).await {
+/// A jail that has not said yet that it is ready.
+struct Newborn {
+    init: AsyncFd<OwnedFd>,
+    place: Option<Place>,
+}
+
+/// What is in force, the errno of an `exec` that failed, and the sockets bound inside.
+type Readiness = (Vec<String>, Option<i32>, Vec<OwnedFd>);
+
+impl Newborn {
+    /// Waits until init says that everything is in force. If the caller goes away, init finds its
+    /// report socket closed, and ends.
+    async fn ready(&self, report: &AsyncFd<OwnedFd>) -> Result<Readiness, SpawnError> {
+        match link::receive::<Report>(report).await {
             Ok(Some((Report::Ready { enforced, not_executed }, listeners))) => {
-                self.not_executed = not_executed;
-                Ok((enforced, listeners))
+                Ok((enforced, not_executed, listeners))
             }
             Ok(Some((Report::Failed(fault), _))) => Err(refusal(fault)),
             Ok(Some(_) | None) | Err(_) => {
-                Err(SpawnError::Died { oom: self.statistics().oom_kills > 0 })
+                let used = self.place.as_ref().map(statistics).unwrap_or_default();
+                Err(SpawnError::Died { oom: used.oom_kills > 0 })
             }
         }
     }

@@ -13,23 +13,26 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use launch::cgroup::{Place, Statistics, statistics};
-use launch::message::{Exit, Order, Report};
+use launch::cgroup::{self, Place, Statistics, statistics};
+use launch::message::{Command, Exit, FIRST, Further, Listener, Order};
+use rustix::net::sockopt::socket_error;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::io::unix::AsyncFd;
-use tokio::net::unix::pipe;
-use tokio::time::timeout_at;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout_at};
 
-use crate::link::{self, watched};
+use crate::conversation::{Conversation, OrderError};
+use crate::link::watched;
+use crate::pipes::{self, Pipes};
+use crate::process::{Process, Stdio, Streams};
 
 /// A jail and the ends of its streams.
 #[derive(Debug)]
 pub struct Running {
     pub jail: Jail,
-    /// Present if it was asked for. Dropping it ends the command's input.
-    pub stdin: Option<pipe::Sender>,
-    pub stdout: pipe::Receiver,
-    pub stderr: pipe::Receiver,
+    /// The first command's, if there is one.
+    pub pipes: Option<Pipes>,
     /// The sockets bound inside, in the order asked.
     pub listeners: Vec<OwnedFd>,
     /// Protections and limits in force, by name.
@@ -44,7 +47,11 @@ pub struct Jail {
     /// Killing it kills every process of its PID namespace; there is no other way out of that.
     init: AsyncFd<OwnedFd>,
     place: Option<Place>,
-    report: AsyncFd<OwnedFd>,
+    conversation: Conversation,
+    /// The first command's end, as long as it was not seen.
+    first: oneshot::Receiver<Exit>,
+    exit: Option<Exit>,
+    cpu_limit: Option<Duration>,
     began: Instant,
     /// The errno of an `exec` that failed.
     pub(crate) not_executed: Option<i32>,
@@ -55,6 +62,8 @@ pub struct Jail {
 pub struct Outcome {
     pub exit: Exit,
     pub timed_out: bool,
+    /// Whether the jail's CPU time was used up.
+    pub cpu_exhausted: bool,
     pub oom_killed: bool,
     /// From the request for the jail to the end of its command.
     pub duration: Duration,
@@ -77,13 +86,28 @@ impl Outcome {
 impl Jail {
     pub(crate) fn new(
         pid: u32,
-        init: OwnedFd,
+        init: AsyncFd<OwnedFd>,
         place: Option<Place>,
         report: AsyncFd<OwnedFd>,
         began: Instant,
-    ) -> io::Result<Self> {
-        let init = watched(init)?;
-        Ok(Self { pid, init, place, report, began, not_executed: None })
+    ) -> Self {
+        let (conversation, first) = Conversation::new(report);
+        Self {
+            pid,
+            init,
+            place,
+            conversation,
+            first,
+            exit: None,
+            cpu_limit: None,
+            began,
+            not_executed: None,
+        }
+    }
+
+    /// Ends the jail when all of it together has used this much CPU time.
+    pub(crate) fn limit_cpu_time(&mut self, limit: Option<Duration>) {
+        self.cpu_limit = limit;
     }
 
     /// Process id of the jail's init, on the host.
@@ -106,21 +130,26 @@ impl Jail {
         self.not_executed
     }
 
-    /// Waits for the command's end, for at most `limit` from the jail's start. Whatever else still
-    /// runs in the jail is killed then.
+    /// Waits for the first command's end, for at most `limit` from the jail's start. Whatever else
+    /// still runs in the jail is killed then.
     ///
     /// # Cancel safety
     ///
-    /// May be dropped and called again; an end that was seen is not lost, since it is only reported
-    /// by the future that completes.
+    /// May be dropped and called again.
     pub async fn wait(&mut self, limit: Duration) -> Outcome {
         let deadline = tokio::time::Instant::from_std(self.began + limit);
-        let exit = timeout_at(deadline, self.exit()).await;
+        let place = self.place.clone();
+        let cpu = cpu_exhausted(place.as_ref(), self.cpu_limit);
+        let (exit, cpu_exhausted) = tokio::select! {
+            exit = timeout_at(deadline, self.end()) => (exit.ok(), false),
+            () = cpu => (None, true),
+        };
         let statistics = self.place.as_ref().map(statistics);
         let oom_killed = statistics.is_some_and(|statistics| statistics.oom_kills > 0);
         self.kill();
         Outcome {
-            timed_out: exit.is_err(),
+            timed_out: exit.is_none() && !cpu_exhausted,
+            cpu_exhausted,
             exit: exit.unwrap_or(Exit::Signal(Signal::KILL.as_raw())),
             oom_killed,
             duration: self.began.elapsed(),
@@ -129,9 +158,93 @@ impl Jail {
         }
     }
 
-    /// Sends a signal to the command and its process group.
-    pub async fn signal(&self, number: i32) -> io::Result<()> {
-        link::send(&self.report, &Order::Signal(number), &[]).await
+    /// Waits for the first command's end, and leaves the jail as it is.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
+    pub async fn end(&mut self) -> Exit {
+        if let Some(exit) = self.exit {
+            return exit;
+        }
+        let killed = Exit::Signal(Signal::KILL.as_raw());
+        let exit = (&mut self.first).await.unwrap_or(killed);
+        self.exit = Some(exit);
+        exit
+    }
+
+    /// Sends a signal to the first command and its process group.
+    pub async fn signal(&self, signal: i32) -> Result<(), OrderError> {
+        self.conversation.tell(&Order::Signal { process: FIRST, signal }).await
+    }
+
+    /// Starts one more command, in a session of its own, under the same walls as the first.
+    pub async fn start(&self, command: Command, stdio: Stdio) -> Result<Process<'_>, OrderError> {
+        let number = self.conversation.number();
+        let (lent, pipes, terminal) = match stdio {
+            Stdio::Pipes { stdin } => {
+                let (lent, pipes) = pipes::open(stdin).map_err(OrderError::Speak)?;
+                (Vec::from(lent), Some(pipes), None)
+            }
+            Stdio::Terminal(size) => (Vec::new(), None, Some(size)),
+        };
+        let further = Further { process: number, command, terminal };
+        let (not_executed, owner, ended) = self.conversation.start(further, &lent).await?;
+        drop(lent);
+        let streams = match (pipes, owner) {
+            (Some(pipes), _) => Streams::Pipes(pipes),
+            (None, Some(owner)) => {
+                rustix::io::ioctl_fionbio(&owner, true)
+                    .map_err(|error| OrderError::Speak(error.into()))?;
+                Streams::Terminal(watched(owner).map_err(OrderError::Speak)?)
+            }
+            (None, None) => return Err(OrderError::Gone),
+        };
+        Ok(Process {
+            conversation: &self.conversation,
+            number,
+            ended,
+            exit: None,
+            not_executed,
+            streams: Some(streams),
+        })
+    }
+
+    /// Connects to a port that something inside listens on, on the loopback interface.
+    pub async fn connect(&self, port: u16) -> Result<TcpStream, OrderError> {
+        let socket = self.conversation.socket(|request| Order::Connect { request, port }).await?;
+        let stream = TcpStream::from_std(socket.into()).map_err(OrderError::Speak)?;
+        stream.writable().await.map_err(OrderError::Speak)?;
+        match socket_error(&stream) {
+            Ok(Ok(())) => Ok(stream),
+            Ok(Err(error)) | Err(error) => Err(OrderError::Speak(error.into())),
+        }
+    }
+
+    /// Binds one more socket inside, and hands it out.
+    pub async fn listen(&self, listener: Listener) -> Result<OwnedFd, OrderError> {
+        self.conversation.socket(|request| Order::Listen { request, listener }).await
+    }
+
+    /// Stops every process of the jail where it is; returns when all have stopped.
+    ///
+    /// # Errors
+    ///
+    /// `Unsupported` where there is no cgroup of the unified tree to freeze.
+    pub async fn freeze(&self) -> io::Result<()> {
+        let place = self.place.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        cgroup::freeze(place)?;
+        let mut wait = Duration::from_micros(50);
+        while !cgroup::is_frozen(place)? {
+            sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// Lets a frozen jail go on.
+    pub fn thaw(&self) -> io::Result<()> {
+        cgroup::thaw(self.place.as_ref().ok_or(io::ErrorKind::Unsupported)?)
     }
 
     /// Kills everything in the jail, at once.
@@ -148,20 +261,18 @@ impl Jail {
         // others of its namespace.
         drop(self.init.readable().await);
     }
+}
 
-    pub(crate) fn report(&self) -> &AsyncFd<OwnedFd> {
-        &self.report
-    }
-
-    async fn exit(&mut self) -> Exit {
-        loop {
-            match link::receive::<Report>(&self.report).await {
-                Ok(Some((Report::Exited(exit), _))) => return exit,
-                Ok(Some((Report::Ready { .. } | Report::Failed(_), _))) => {}
-                // Init itself was killed: by the kernel, for memory, or from outside.
-                Ok(None) | Err(_) => return Exit::Signal(Signal::KILL.as_raw()),
-            }
-        }
+/// Completes when a group has used up its CPU time; never without a limit.
+async fn cpu_exhausted(place: Option<&Place>, limit: Option<Duration>) {
+    let (Some(place), Some(limit)) = (place, limit) else { return std::future::pending().await };
+    // Sooner than this it cannot happen, on as many processors as there are.
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let processors = u32::try_from(processors).unwrap_or(u32::MAX);
+    loop {
+        let used = Duration::from_micros(cgroup::cpu_usage_usec(place));
+        let Some(left) = limit.checked_sub(used).filter(|left| !left.is_zero()) else { return };
+        sleep((left / processors).max(Duration::from_millis(2))).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! The connection to one launcher: requests out, replies back to who asked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -31,8 +31,15 @@ pub(crate) struct Link {
     _replies: JoinSet<()>,
 }
 
-/// Who waits for which jail; `None` once the launcher has gone.
-type Waiting = Option<HashMap<u64, oneshot::Sender<Answer>>>;
+/// Who waits for what; `None` once the launcher has gone.
+type Waiting = Option<Askers>;
+
+#[derive(Debug, Default)]
+struct Askers {
+    jails: HashMap<u64, oneshot::Sender<Answer>>,
+    /// In the order they asked, which is that of the answers.
+    counts: VecDeque<oneshot::Sender<usize>>,
+}
 
 /// Why a launcher could not be had, or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +75,7 @@ impl Link {
             Some(_) | None => return Err(LinkError::EndedEarly),
         };
         let socket = Arc::new(socket);
-        let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let waiting = Arc::new(Mutex::new(Some(Askers::default())));
         let mut replies = JoinSet::new();
         replies.spawn(deliver(Arc::clone(&socket), Arc::clone(&waiting)));
         let process = Mutex::new(Some(process));
@@ -88,18 +95,35 @@ impl Link {
     ) -> Result<Answer, LinkError> {
         let (answer, answered) = oneshot::channel();
         let jail = spec.jail;
-        lock(&self.waiting).as_mut().ok_or(LinkError::Gone)?.insert(jail, answer);
+        lock(&self.waiting).as_mut().ok_or(LinkError::Gone)?.jails.insert(jail, answer);
         if let Err(error) = send(&self.socket, &Request::Start(Box::new(spec)), descriptors).await {
             if let Some(waiting) = lock(&self.waiting).as_mut() {
-                waiting.remove(&jail);
+                waiting.jails.remove(&jail);
             }
             return Err(LinkError::Speak(error));
         }
         answered.await.map_err(|_| LinkError::Gone)
     }
 
+    /// Asks for blank jails. There is no answer.
+    pub(crate) async fn warm(&self, spec: Spec) -> Result<(), LinkError> {
+        send(&self.socket, &Request::Warm(Box::new(spec)), &[]).await.map_err(LinkError::Speak)
+    }
+
+    /// Asks how many blanks there are.
+    pub(crate) async fn blanks(&self) -> Result<usize, LinkError> {
+        let (answer, answered) = oneshot::channel();
+        lock(&self.waiting).as_mut().ok_or(LinkError::Gone)?.counts.push_back(answer);
+        send(&self.socket, &Request::Count, &[]).await.map_err(LinkError::Speak)?;
+        answered.await.map_err(|_| LinkError::Gone)
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         lock(&self.waiting).is_some()
+    }
+
+    pub(crate) fn process_id(&self) -> Option<u32> {
+        lock(&self.process).as_ref().map(Child::id)
     }
 
     /// Takes the launcher's process, to wait for it.
@@ -142,12 +166,19 @@ async fn deliver(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
                 (jail, Ok((pid, place, descriptors.remove(0))))
             }
             Reply::Refused { jail, fault } => (jail, Err(fault)),
+            Reply::Blanks(count) => {
+                let asker = lock(&waiting).as_mut().and_then(|w| w.counts.pop_front());
+                if let Some(asker) = asker {
+                    let _ = asker.send(usize::try_from(count).unwrap_or(usize::MAX));
+                }
+                continue;
+            }
             other => {
                 tracing::error!(?other, "the launcher said something unexpected");
                 break;
             }
         };
-        let asker = lock(&waiting).as_mut().and_then(|waiting| waiting.remove(&jail));
+        let asker = lock(&waiting).as_mut().and_then(|waiting| waiting.jails.remove(&jail));
         // Nobody waits any more: the pidfd is dropped, and the jail ends by its closed socket.
         if let Some(asker) = asker {
             drop(asker.send(answer));

@@ -1,5 +1,6 @@
-//! From a spec to an init that is about to run it.
+//! From a shape to a blank jail, and from a blank jail and a spec to one that is about to run.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,26 +11,34 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use sys::{Birth, Instruction, MountAttributes, Namespaces, Reach, Side};
 
-use crate::cgroup::{Driver, Entry, Group};
-use crate::message::{Access, Assignment, At as _, Enforcement, Fault, Profile, Spec, Tree};
+use crate::cgroup::{Driver, Group};
+use crate::message::{
+    Access, Assignment, At as _, Enforcement, Fault, Knock, Profile, Spec, Tree,
+};
+use crate::mutation::{Protection, keeps};
 use crate::seccomp::{UnixSockets, filter};
+use crate::shape::{FilterKind, Shape};
 use crate::template::USER_ID;
-use crate::{init, template, wire};
+use crate::{fault, init, template, wire};
 
 /// Owners remembered; a server gives its jails directories of one or two.
 const MAX_OWNER_MAPS: usize = 16;
 
 /// What every birth needs, made once.
 pub(crate) struct Birthplace {
-    own_user: u32,
-    host_user: u32,
-    host_group: u32,
+    own: Owner,
+    root: bool,
     pub(crate) landlock_abi: Option<u32>,
     filters: Filters,
-    /// Host owners of directories that jails were given, and namespaces that map them to the
-    /// jails' user.
-    owner_maps: std::cell::RefCell<Vec<((u32, u32), OwnedFd)>>,
+    /// Host owners of directories that jails were given, for which user, and namespaces that map them.
+    owner_maps: RefCell<Vec<(Mapping, OwnedFd)>>,
 }
+
+/// A host user and group.
+type Owner = (u32, u32);
+
+/// Whose files are shown as whose.
+type Mapping = (Owner, Owner);
 
 /// Compiled once, inherited by every jail.
 struct Filters {
@@ -48,120 +57,150 @@ impl Filters {
     }
 }
 
-/// Whether somebody outside could have a socket where this jail looks.
-fn sees_host_tree(spec: &Spec) -> bool {
-    [&spec.workspace, &spec.output].iter().any(|tree| matches!(tree, Tree::Host { .. }))
-}
-
-/// A jail that is on its way to run its command.
-pub(crate) struct Newborn {
+/// A jail that is nobody's yet: its init waits to be told what it is for.
+pub(crate) struct Blank {
     pub(crate) pid: Pid,
     pub(crate) init: OwnedFd,
     pub(crate) group: Option<Group>,
+    door: OwnedFd,
 }
 
 /// Why there is no jail, and a group that may need a moment before it can be removed.
 pub(crate) struct Stillborn {
-    pub(crate) fault: Box<Fault>,
+    pub(crate) fault: Fault,
     pub(crate) group: Option<Box<Group>>,
 }
 
 impl Birthplace {
-    pub(crate) fn new(host_user: u32, host_group: u32, landlock_abi: Option<u32>) -> Self {
-        let filters = Filters::compile();
-        let own_user = rustix::process::geteuid().as_raw();
-        let owner_maps = Vec::new().into();
-        Self { own_user, host_user, host_group, landlock_abi, filters, owner_maps }
+    pub(crate) fn new(root: bool, landlock_abi: Option<u32>) -> Self {
+        let own = (
+            rustix::process::geteuid().as_raw(),
+            rustix::process::getegid().as_raw(),
+        );
+        Self { own, root, landlock_abi, filters: Filters::compile(), owner_maps: RefCell::default() }
     }
 
-    /// The filter of init: it needs sockets, whatever its command may have.
-    pub(crate) fn init_filter(&self) -> &[Instruction] {
-        &self.filters.standard
+    /// The shape a spec asks for.
+    pub(crate) fn shape(&self, spec: &Spec) -> Shape {
+        // An ordinary user has nobody else to run jails as.
+        Shape::of(spec, if self.root { spec.host_id } else { self.own.0 })
     }
 
-    /// The filter of a jail's command.
-    pub(crate) fn filter(&self, spec: &Spec) -> &[Instruction] {
-        match spec.profile {
-            Profile::Strict => &self.filters.strict,
-            Profile::Standard if sees_host_tree(spec) => &self.filters.without_unix,
-            Profile::Standard => &self.filters.standard,
+    /// Host user and group of a shape's jails.
+    fn owner(&self, shape: &Shape) -> Owner {
+        if self.root { (shape.host_id, shape.host_id) } else { self.own }
+    }
+
+    /// The filter of a jail's commands.
+    pub(crate) fn filter(&self, kind: FilterKind) -> &[Instruction] {
+        match (kind.profile, kind.unix) {
+            (Profile::Strict, _) => &self.filters.strict,
+            (Profile::Standard, UnixSockets::Refused) => &self.filters.without_unix,
+            (Profile::Standard, UnixSockets::Allowed) => &self.filters.standard,
         }
     }
 
-    /// Makes a jail. On failure nothing of it is left but a group that may need a moment more.
-    pub(crate) fn bear(
+    /// The filter of init, and with it the first of every further command: init itself needs sockets,
+    /// whatever its commands may have.
+    pub(crate) fn init_filter(&self, kind: FilterKind) -> &[Instruction] {
+        self.filter(FilterKind { profile: Profile::Standard, ..kind })
+    }
+
+    /// Makes a blank jail. On failure nothing of it is left but a group that may need a moment more.
+    pub(crate) fn blank(
         &self,
         driver: Option<&dyn Driver>,
-        spec: Spec,
-        descriptors: Vec<OwnedFd>,
-    ) -> Result<Newborn, Stillborn> {
-        let (group, enforced) = make_group(driver, &spec)
-            .map_err(|fault| Stillborn { fault: Box::new(fault), group: None })?;
-        match self.bear_into(group.as_ref(), spec, &descriptors, enforced) {
-            Ok((pid, init)) => Ok(Newborn { pid, init, group }),
-            Err(fault) => Err(Stillborn { fault: Box::new(fault), group: group.map(Box::new) }),
+        shape: &Shape,
+        name: &str,
+    ) -> Result<Blank, Stillborn> {
+        let group = driver.map(|driver| driver.begin(name)).transpose();
+        let mut group = group.map_err(|fault| Stillborn { fault, group: None })?;
+        match self.bear(driver, shape, group.as_mut()) {
+            Ok((pid, init, door)) => Ok(Blank { pid, init, group, door }),
+            Err(fault) => Err(Stillborn { fault, group: group.map(Box::new) }),
         }
     }
 
-    fn bear_into(
+    fn bear(
         &self,
-        group: Option<&Group>,
-        spec: Spec,
-        descriptors: &[OwnedFd],
-        enforced: Vec<String>,
-    ) -> Result<(Pid, OwnedFd), Fault> {
-        let trees = self.trees(&spec)?;
+        driver: Option<&dyn Driver>,
+        shape: &Shape,
+        group: Option<&mut Group>,
+    ) -> Result<(Pid, OwnedFd, OwnedFd), Fault> {
         let (door, inner_door) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .at("make the door to init")?;
-        let (birth_group, files): (Option<BorrowedFd<'_>>, &[OwnedFd]) =
-            match group.map(|group| &group.entry) {
-                Some(Entry::Birth(directory)) => (Some(directory.as_fd()), &[]),
-                Some(Entry::Files(files)) => (None, files),
-                None => (None, &[]),
-            };
-        let namespaces = Namespaces::USER
-            .and(Namespaces::MOUNT)
-            .and(Namespaces::PID)
-            .and(Namespaces::NET)
-            .and(Namespaces::IPC)
-            .and(Namespaces::UTS);
-        let birth = Birth { namespaces, cgroup: birth_group };
+        let cgroup = group.as_ref().and_then(|group| group.birth.as_ref()).map(AsFd::as_fd);
+        let birth = Birth { namespaces: namespaces(), cgroup };
         // The kernel charges what a jail uses up (inotify watches, pending signals, …) to the owner
         // of its user namespace: that must not be root.
-        self.act_as(self.host_user)?;
-        let cloned = sys::clone3(&birth);
+        let (user, group_id) = self.owner(shape);
+        self.act_as(user)?;
+        let cloned = fault::inject("clone").and_then(|()| {
+            sys::clone3(&birth).at("clone into new namespaces")
+        });
         if let Ok(Side::Child) = cloned {
-            init::run(&inner_door, self);
+            init::run(&inner_door, shape, self);
         }
-        self.act_as(self.own_user)?;
-        let (pid, child) = match cloned.at("clone into new namespaces")? {
-            Side::Child => init::run(&inner_door, self),
+        self.act_as(self.own.0)?;
+        let (pid, init) = match cloned? {
+            Side::Child => init::run(&inner_door, shape, self),
             Side::Parent { pid, child } => (pid, child),
         };
         drop(inner_door);
-        let pid = Pid::from_raw(pid.cast_signed()).ok_or(rustix::io::Errno::SRCH).at("clone")?;
-        let assignment = Assignment {
-            trees: u32::try_from(trees.len()).unwrap_or_default(),
-            cgroup_files: u32::try_from(files.len()).unwrap_or_default(),
-            spec,
-            enforced,
-        };
-        let all: Vec<BorrowedFd<'_>> =
-            descriptors.iter().chain(&trees).chain(files).map(AsFd::as_fd).collect();
-        let handed = map_ids(pid, self.host_user, self.host_group)
-            .and_then(|()| wire::send(&door, &assignment, &all).at("hand over the assignment"));
-        if let Err(fault) = handed {
-            let _ = pidfd_send_signal(&child, Signal::KILL);
-            let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
-            return Err(fault);
+        let raised = Pid::from_raw(pid.cast_signed())
+            .ok_or(rustix::io::Errno::SRCH)
+            .at("clone")
+            .and_then(|pid| {
+                map_ids(pid, user, group_id)?;
+                knock(&door, &Knock::Mapped, &[])?;
+                // While init builds its house, on another processor if there is one.
+                let mut files = Vec::new();
+                if let (Some(driver), Some(group)) = (driver, group) {
+                    fault::inject("cgroup")?;
+                    driver.complete(group)?;
+                    files = std::mem::take(&mut group.join);
+                }
+                let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+                knock(&door, &Knock::Join, &files)?;
+                Ok(pid)
+            });
+        match raised {
+            Ok(pid) => Ok((pid, init, door)),
+            Err(fault) => {
+                kill(&init);
+                Err(fault)
+            }
         }
-        Ok((pid, child))
+    }
+
+    /// Gives a blank jail to somebody: limits, trees, command. On failure it is dead.
+    pub(crate) fn assign(
+        &self,
+        driver: Option<&dyn Driver>,
+        blank: &mut Blank,
+        spec: Spec,
+        descriptors: &[OwnedFd],
+        enforced: Vec<String>,
+    ) -> Result<(), Fault> {
+        let handed = self.trees(&spec).and_then(|trees| {
+            if let (Some(driver), Some(group)) = (driver, &mut blank.group) {
+                fault::inject("limits")?;
+                driver.limit(group, &spec.limits)?;
+            }
+            let all: Vec<BorrowedFd<'_>> = descriptors.iter().chain(&trees).map(AsFd::as_fd).collect();
+            fault::inject("assign")?;
+            knock(&blank.door, &Knock::Assign(Box::new(Assignment { spec, enforced })), &all)
+        });
+        if handed.is_err() {
+            kill(&blank.init);
+        }
+        handed
     }
 
     /// Changes the effective user only. Capabilities stay: the launcher has told the kernel so.
     fn act_as(&self, user: u32) -> Result<(), Fault> {
-        if self.host_user == self.own_user {
+        if !self.root {
             return Ok(());
         }
         let user = rustix::thread::Uid::from_raw(user);
@@ -170,19 +209,21 @@ impl Birthplace {
 
     /// Detached copies of the host directories a spec names: workspace, output, flavors.
     fn trees(&self, spec: &Spec) -> Result<Vec<OwnedFd>, Fault> {
+        let owner = if self.root { (spec.host_id, spec.host_id) } else { self.own };
         let mut trees = Vec::new();
         for tree in [&spec.workspace, &spec.output] {
             if let Tree::Host { path, access } = tree {
-                trees.push(self.host_tree(path, *access)?);
+                trees.push(self.host_tree(path, *access, owner)?);
             }
         }
         for (_, path) in &spec.flavors {
-            trees.push(self.host_tree(path, Access::ReadOnly)?);
+            trees.push(self.host_tree(path, Access::ReadOnly, owner)?);
         }
         Ok(trees)
     }
 
-    fn host_tree(&self, path: &Path, access: Access) -> Result<OwnedFd, Fault> {
+    fn host_tree(&self, path: &Path, access: Access, jail: Owner) -> Result<OwnedFd, Fault> {
+        fault::inject("tree")?;
         let tree = template::detached(path)?;
         let mut restrictions = MountAttributes::NO_SUID.and(MountAttributes::NO_DEVICES);
         if access == Access::ReadOnly {
@@ -190,24 +231,33 @@ impl Birthplace {
         }
         sys::restrict_mount(&tree, restrictions, Reach::One)
             .at(format!("restrict the mount of {}", path.display()))?;
-        let owner = rustix::fs::fstat(&tree).at("look at a directory")?;
-        if (owner.st_uid, owner.st_gid) != (self.host_user, self.host_group) {
-            let map = self.owner_map(owner.st_uid, owner.st_gid)?;
-            let mapped = sys::map_owner(&tree, &map);
+        let status = rustix::fs::fstat(&tree).at("look at a directory")?;
+        let owner = (status.st_uid, status.st_gid);
+        // Without root a mount cannot be mapped: then the files must be the user's own as they are.
+        let fits = if self.root { owner == jail } else { owner.0 == jail.0 };
+        if !fits {
+            let mapped = self.owner_map((owner, jail)).and_then(|map| {
+                sys::map_owner(&tree, &map).at(format!(
+                    "give the jail's user the files of {} (they belong to user {})",
+                    path.display(),
+                    owner.0
+                ))
+            });
             // Without the mapping a read-only tree still shows what all may read.
             if access == Access::ReadWrite {
-                mapped.at(format!("give the jail's user the files of {}", path.display()))?;
+                mapped?;
             }
         }
         Ok(tree)
     }
 
-    /// A user namespace that maps a directory's owner to the jails' user, for an id-mapped mount.
-    fn owner_map(&self, user: u32, group: u32) -> Result<OwnedFd, Fault> {
+    /// A user namespace that maps a directory's owner to a jail's user, for an id-mapped mount.
+    fn owner_map(&self, mapping: Mapping) -> Result<OwnedFd, Fault> {
         let mut maps = self.owner_maps.borrow_mut();
-        if let Some((_, map)) = maps.iter().find(|(owner, _)| *owner == (user, group)) {
+        if let Some((_, map)) = maps.iter().find(|(known, _)| *known == mapping) {
             return map.try_clone().at("copy a descriptor");
         }
+        let (owner, jail) = mapping;
         let birth = Birth { namespaces: Namespaces::USER, cgroup: None };
         let (pid, child) = match sys::clone3(&birth).at("clone into a user namespace")? {
             Side::Child => loop {
@@ -216,49 +266,81 @@ impl Birthplace {
             },
             Side::Parent { pid, child } => (pid, child),
         };
-        let opened = write_map(pid, "uid_map", user, self.host_user)
-            .and_then(|()| write_map(pid, "gid_map", group, self.host_group))
+        let opened = write_map(pid, "uid_map", owner.0, jail.0)
+            .and_then(|()| write_map(pid, "gid_map", owner.1, jail.1))
             .and_then(|()| {
                 let path = format!("/proc/{pid}/ns/user");
                 openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
                     .at("open a user namespace")
             });
-        let _ = pidfd_send_signal(&child, Signal::KILL);
-        let _ = rustix::process::waitid(
-            rustix::process::WaitId::PidFd(child.as_fd()),
-            rustix::process::WaitIdOptions::EXITED,
-        );
+        kill(&child);
         let opened = opened?;
         if maps.len() == MAX_OWNER_MAPS {
             maps.remove(0);
         }
-        maps.push(((user, group), opened.try_clone().at("copy a descriptor")?));
+        maps.push((mapping, opened.try_clone().at("copy a descriptor")?));
         Ok(opened)
     }
 }
 
-/// Makes the group, or says what is missing. A limit that was asked for and cannot be had is an
-/// error, unless the caller said best effort.
-fn make_group(
-    driver: Option<&dyn Driver>,
-    spec: &Spec,
-) -> Result<(Option<Group>, Vec<String>), Fault> {
-    let controllers = driver.map(Driver::controllers).unwrap_or_default();
-    let mut enforced = Vec::new();
-    for (name, present) in
-        [("memory", controllers.memory), ("cpu", controllers.cpu), ("pids", controllers.pids)]
-    {
-        if present {
-            enforced.push(name.to_owned());
-        } else if spec.enforcement == Enforcement::Required {
-            return Err(rustix::io::Errno::OPNOTSUPP).at(format!(
-                "limit {name}: no cgroup with this controller is delegated here (run as root, or \
-                 under `systemd-run --user --scope -p Delegate=yes`, or ask for best effort)"
-            ));
+/// All of its own: user, mounts, processes, network, IPC, host name. The cgroup namespace is made
+/// later, by init, when it is in its group.
+fn namespaces() -> Namespaces {
+    let mut namespaces = Namespaces::USER.and(Namespaces::MOUNT).and(Namespaces::UTS);
+    for (namespace, protection) in [
+        (Namespaces::PID, Protection::PidNamespace),
+        (Namespaces::NET, Protection::NetworkNamespace),
+        (Namespaces::IPC, Protection::IpcNamespace),
+    ] {
+        if keeps(protection) {
+            namespaces = namespaces.and(namespace);
         }
     }
-    let group = driver.map(|driver| driver.create(&format!("jail-{}", spec.jail), &spec.limits));
-    Ok((group.transpose()?, enforced))
+    namespaces
+}
+
+fn knock(door: &OwnedFd, knock: &Knock, descriptors: &[BorrowedFd<'_>]) -> Result<(), Fault> {
+    wire::send(door, knock, descriptors).at("speak to init")
+}
+
+/// Kills a child that is nobody's, and reaps it.
+fn kill(child: &OwnedFd) {
+    // An error means that it is dead already.
+    let _ = pidfd_send_signal(child, Signal::KILL);
+    let _ = rustix::process::waitid(
+        rustix::process::WaitId::PidFd(child.as_fd()),
+        rustix::process::WaitIdOptions::EXITED,
+    );
+}
+
+/// What is in force by the group; an error if a limit that was asked for cannot be had, unless the
+/// caller said best effort.
+pub(crate) fn limits_in_force(
+    driver: Option<&dyn Driver>,
+    spec: &Spec,
+) -> Result<Vec<String>, Fault> {
+    let controllers = driver.map(Driver::controllers).unwrap_or_default();
+    let mut enforced = Vec::new();
+    let io = spec.limits.io_bytes_per_second.is_some();
+    for (name, present) in [
+        ("memory", Some(controllers.memory)),
+        ("cpu", Some(controllers.cpu)),
+        ("pids", Some(controllers.pids)),
+        ("io", io.then_some(controllers.io)),
+    ] {
+        match present {
+            None => {}
+            Some(true) => enforced.push(name.to_owned()),
+            Some(false) if spec.enforcement == Enforcement::Required => {
+                return Err(rustix::io::Errno::OPNOTSUPP).at(format!(
+                    "limit {name}: no cgroup with this controller is delegated here (run as root, or \
+                     under `systemd-run --user --scope -p Delegate=yes`, or ask for best effort)"
+                ));
+            }
+            Some(false) => {}
+        }
+    }
+    Ok(enforced)
 }
 
 /// Inside, there is one user and one group. What others own shows as nobody's.

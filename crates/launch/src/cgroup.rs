@@ -4,6 +4,7 @@
 //! hybrid layout), the v1 driver does the same with one directory a controller. Groups are made
 //! only below `agentjail/<instance>` in the launcher's own group, and removed when their jail ends.
 
+mod freezer;
 mod layout;
 mod statistics;
 mod v1;
@@ -12,12 +13,13 @@ mod v2;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use statistics::{Statistics, statistics};
+pub use freezer::{freeze, is_frozen, thaw};
+pub use statistics::{Statistics, cpu_usage_usec, statistics};
 
 use crate::message::{At as _, Fault, Limits};
 
@@ -32,6 +34,8 @@ pub struct Place {
     pub cpu: Option<PathBuf>,
     pub pids: Option<PathBuf>,
     pub io: Option<PathBuf>,
+    /// Where it can be frozen: a group of the unified tree.
+    pub freezer: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,7 @@ pub(crate) struct Controllers {
     pub(crate) memory: bool,
     pub(crate) cpu: bool,
     pub(crate) pids: bool,
+    pub(crate) io: bool,
 }
 
 /// One way of making groups.
@@ -54,28 +59,35 @@ pub(crate) trait Driver: fmt::Debug {
 
     fn controllers(&self) -> Controllers;
 
-    /// Makes an empty group with limits in force.
-    fn create(&self, name: &str, limits: &Limits) -> Result<Group, Fault>;
+    /// Makes what a process must be born into.
+    fn begin(&self, name: &str) -> Result<Group, Fault>;
+
+    /// Makes the rest. May go on while the process that was born sets itself up.
+    fn complete(&self, group: &mut Group) -> Result<(), Fault>;
+
+    /// Puts limits in force, leaving alone what is as it should be.
+    fn limit(&self, group: &mut Group, limits: &Limits) -> Result<(), Fault>;
+
+    /// Readable when some group has run out of memory, where the kernel does not end the whole of it
+    /// by itself.
+    fn memory_alarm(&self) -> Option<BorrowedFd<'_>>;
 
     /// Removes what was made for all jails together.
     fn remove(&self);
 }
 
-/// How a process gets into a group.
-#[derive(Debug)]
-pub(crate) enum Entry {
-    /// By writing itself into each of these files. A thread that moves itself takes no lock that
-    /// all forks of the machine wait for, unlike one that is moved.
-    Files(Vec<OwnedFd>),
-    /// By being born there.
-    Birth(OwnedFd),
-}
-
 /// A jail's group. Its owner removes it once nothing runs in it.
 #[derive(Debug)]
 pub(crate) struct Group {
-    pub(crate) entry: Entry,
+    /// A directory of the unified tree, for a process to be born into: limits hold from its first
+    /// instruction.
+    pub(crate) birth: Option<OwnedFd>,
+    /// Files a process writes itself into. A thread that moves itself takes no lock that all forks of
+    /// the machine wait for, unlike one that is moved.
+    pub(crate) join: Vec<OwnedFd>,
     pub(crate) place: Place,
+    name: String,
+    limits: Option<Limits>,
     /// As this process reaches them; [`Place`] has the paths of the host.
     directories: Vec<PathBuf>,
 }
@@ -87,6 +99,30 @@ impl Group {
             .retain(|directory| fs::remove_dir(directory).is_err() && directory.exists());
         self.directories.is_empty()
     }
+
+    /// Whether the kernel has killed a process of it for want of memory.
+    pub(crate) fn ran_out_of_memory(&self, root: &Path) -> bool {
+        let Some(memory) = &self.place.memory else { return false };
+        statistics::oom_kills(&layout::below(root, memory), self.place.version) > 0
+    }
+
+    /// Whether a limit is not in force as asked.
+    fn differs<T: PartialEq>(&self, asked: &Limits, of: impl Fn(&Limits) -> T) -> bool {
+        self.limits.as_ref().is_none_or(|limits| of(limits) != of(asked))
+    }
+}
+
+/// Whole disks of the machine, as `major:minor`.
+fn disks(root: &Path) -> Vec<String> {
+    let entries = fs::read_dir(root.join("sys/block")).into_iter().flatten().flatten();
+    let holds = |path: &Path| {
+        fs::read_to_string(path.join("size")).is_ok_and(|sectors| sectors.trim() != "0")
+    };
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| holds(path))
+        .filter_map(|path| Some(fs::read_to_string(path.join("dev")).ok()?.trim().to_owned()))
+        .collect()
 }
 
 /// Finds the driver for this machine, or says why there is none.
@@ -102,6 +138,18 @@ pub(crate) fn detect(
         return Ok(Box::new(v1::V1::new(root, &layout, instance)?));
     }
     Ok(Box::new(v2::V2::new(root, &layout, instance, server_pid)?))
+}
+
+/// Makes the directory of an instance, and the parent of all. Another engine that ends may take the
+/// parent away in between.
+fn make_instance(directory: &Path) -> std::io::Result<()> {
+    for _ in 0..20 {
+        match fs::create_dir_all(directory) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    fs::create_dir_all(directory)
 }
 
 /// Writes one value into a control file.

@@ -1,109 +1,198 @@
 //! Process 1 of a jail.
 //!
 //! ```text
-//!   born ──▶ wait for ids ──▶ house ──▶ network ──▶ confine ──▶ command ──▶ Ready ──▶ reap
-//!                 (barrier)   mounts     sockets    no way back                        until killed
+//!   blank     wait for ids ──▶ house ──▶ network ──▶ join cgroup ──▶ fork the stage ─┐
+//!             (nobody's yet)   mounts     sockets                                     ▼
+//!                                              the stage: no capabilities, filter ──▶ waits
+//!   assigned  attach trees ──▶ give up capabilities ──▶ go! ──▶ filter ──▶ Ready ──▶ serve orders, reap
+//!                                                        │                          until killed
+//!                                                        └──▶ the stage: limits, Landlock, exec
 //! ```
 //!
-//! Up to `confine` it holds every capability, but only over the namespaces it was born into; after
-//! that none. It is never dumpable, so the command, which runs as the same user, can neither trace
-//! it nor look into its `/proc` entry. What it starts dies with it: it is the init of its PID
-//! namespace, and the server ends a jail by killing it.
+//! The *stage* is the process that becomes the first command. It is born, and closed in, while the jail
+//! is still nobody's, so that a start has only the rest to do.
+//!
+//! Until it gives them up, init holds every capability, but only over the namespaces it was born into.
+//! It is never dumpable, so a command, which runs as the same user, can neither trace it nor look
+//! into its `/proc` entry. What it starts dies with it: it is the init of its PID namespace, and the
+//! server ends a jail by killing it.
 
 mod command;
 mod confine;
 mod house;
 mod network;
+mod orders;
+mod stage;
+mod terminal;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{
-    DumpableBehavior, Pid, Signal, WaitOptions, WaitStatus, set_dumpable_behavior,
-    set_parent_process_death_signal, wait,
+    DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal,
 };
 
 use crate::birth::Birthplace;
-use crate::message::{Assignment, At as _, Exit, Fault, Order, Report, Spec};
+use crate::message::{Assignment, At as _, FIRST, Fault, Knock, Report};
+use crate::mutation::{Protection, keeps};
+use crate::shape::Shape;
 use crate::template::USER_ID;
-use crate::wire;
+use crate::{fault, wire};
+
+use orders::Commands;
+use stage::{Go, Stage};
+
+/// What is ready before the jail is anybody's.
+struct House {
+    children: OwnedFd,
+    listeners: Vec<OwnedFd>,
+    stage: Stage,
+}
 
 /// What init was given for one jail.
 struct Gifts {
-    spec: Spec,
-    enforced: Vec<String>,
+    assignment: Assignment,
     report: OwnedFd,
-    /// Standard input, output and error of the command.
-    streams: [OwnedFd; 3],
+    /// Standard input, output and error of the first command.
+    streams: Option<[OwnedFd; 3]>,
     code: Option<OwnedFd>,
     trees: Vec<OwnedFd>,
-    cgroup_files: Vec<OwnedFd>,
 }
 
 /// Is process 1 of a new jail, from its first instruction to its last.
-pub(crate) fn run(door: &OwnedFd, birthplace: &Birthplace) -> ! {
+pub(crate) fn run(door: &OwnedFd, shape: &Shape, birthplace: &Birthplace) -> ! {
+    if sys::close_all_but(&[door.as_fd()]).is_err() {
+        sys::exit(1);
+    }
+    let house = prepare(door, shape, birthplace);
     // Without a report socket there is nobody to tell: the server sees init die.
     let code = match receive(door) {
-        Ok(Some(gifts)) => live(gifts, birthplace),
+        Ok(Some(gifts)) => live(house, gifts, shape, birthplace),
         Ok(None) | Err(_) => 1,
     };
     sys::exit(code)
 }
 
+/// Everything that can be done before it is known for whom.
+fn prepare(door: &OwnedFd, shape: &Shape, birthplace: &Birthplace) -> Result<House, Fault> {
+    expect(door, |knock| matches!(knock, Knock::Mapped))?;
+    become_the_jails_user()?;
+    let children = sys::child_signals().at("watch for children")?;
+    rustix::system::sethostname(b"jail").at("set the host name")?;
+    house::build(shape)?;
+    fault::inject("network")?;
+    let listeners = network::build(&shape.network)?;
+    // The stage is born into the group, and looks out of its namespace: after the mounts, which the
+    // group's files may be made during.
+    let files = expect(door, |knock| matches!(knock, Knock::Join))?;
+    join_cgroup(&files)?;
+    fault::inject("confine")?;
+    confine::resource_limits()?;
+    confine::no_new_privileges()?;
+    confine::empty_bounding_set()?;
+    confine::scopes(birthplace.landlock_abi)?;
+    let stage = stage::fork(shape, birthplace)?;
+    Ok(House { children, listeners, stage })
+}
+
+/// Waits for one word of the launcher; gives the descriptors that came with it.
+fn expect(door: &OwnedFd, is_it: impl Fn(&Knock) -> bool) -> Result<Vec<OwnedFd>, Fault> {
+    match wire::receive::<Knock>(door).at("hear the launcher")? {
+        Some((knock, descriptors)) if is_it(&knock) => Ok(descriptors),
+        Some(_) | None => Err(rustix::io::Errno::PROTO).at("hear the launcher"),
+    }
+}
+
 fn receive(door: &OwnedFd) -> Result<Option<Gifts>, Fault> {
-    sys::close_all_but(&[door.as_fd()]).at("close the launcher's descriptors")?;
-    let Some((assignment, descriptors)) = wire::receive::<Assignment>(door).at("receive")? else {
-        return Ok(None);
+    let (assignment, descriptors) = loop {
+        match wire::receive::<Knock>(door).at("receive the assignment")? {
+            Some((Knock::Assign(assignment), descriptors)) => break (*assignment, descriptors),
+            // Left over from a preparation that failed: the assignment's reporter shall hear why.
+            Some((Knock::Mapped | Knock::Join, _)) => {}
+            None => return Ok(None),
+        }
     };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or(rustix::io::Errno::BADF).at("receive descriptors");
     let report = next()?;
-    let streams = [next()?, next()?, next()?];
+    let streams = match &assignment.spec.command {
+        Some(_) => Some([next()?, next()?, next()?]),
+        None => None,
+    };
     let code = assignment.spec.code.is_some().then(&mut next).transpose()?;
-    let trees = (0..assignment.trees).map(|_| next()).collect::<Result<_, _>>()?;
-    let cgroup_files = (0..assignment.cgroup_files).map(|_| next()).collect::<Result<_, _>>()?;
-    let Assignment { spec, enforced, .. } = assignment;
-    Ok(Some(Gifts { spec, enforced, report, streams, code, trees, cgroup_files }))
+    let trees = descriptors.collect();
+    Ok(Some(Gifts { assignment, report, streams, code, trees }))
 }
 
-fn live(mut gifts: Gifts, birthplace: &Birthplace) -> i32 {
-    match begin(&mut gifts, birthplace) {
-        Ok((children, command)) => {
-            // Ours would keep the pipes open when the command has closed its own.
-            drop(gifts.streams);
-            watch(&gifts.report, &children, command)
-        }
+fn live(
+    house: Result<House, Fault>,
+    gifts: Gifts,
+    shape: &Shape,
+    birthplace: &Birthplace,
+) -> i32 {
+    let Gifts { assignment, report, streams, code, trees } = gifts;
+    let begun = house.and_then(|house| {
+        begin(house, assignment, streams, code, trees, &report, shape, birthplace)
+    });
+    match begun {
+        Ok(commands) => commands.serve(&report),
         Err(fault) => {
-            drop(wire::send(&gifts.report, &Report::Failed(fault), &[]));
+            drop(wire::send(&report, &Report::Failed(fault), &[]));
             1
         }
     }
 }
 
-/// Puts everything in force, starts the command, and reports that it runs.
-fn begin(gifts: &mut Gifts, birthplace: &Birthplace) -> Result<(OwnedFd, Pid), Fault> {
-    join_cgroup(&gifts.cgroup_files)?;
-    gifts.cgroup_files.clear();
-    become_the_jails_user()?;
-    let children = sys::child_signals().at("watch for children")?;
-    rustix::system::sethostname(b"jail").at("set the host name")?;
-    house::build(&gifts.spec, std::mem::take(&mut gifts.trees), gifts.code.take())?;
-    let listeners = network::build(&gifts.spec.network)?;
-    confine::confine(&gifts.spec, birthplace, &mut gifts.enforced)?;
-    let filter = birthplace.filter(&gifts.spec);
-    let mut birth = command::start(&gifts.spec.command, &gifts.streams, filter)?;
-    // Init lives under a filter, too; not before, since it needs `clone3` for the command.
-    confine::filter(birthplace.init_filter())?;
-    let not_executed = birth.outcome()?;
+/// Puts everything in force, starts the first command, and reports that it runs.
+#[expect(clippy::too_many_arguments, reason = "the parts of one assignment, each moved to its place")]
+fn begin(
+    house: House,
+    assignment: Assignment,
+    streams: Option<[OwnedFd; 3]>,
+    code: Option<OwnedFd>,
+    trees: Vec<OwnedFd>,
+    report: &OwnedFd,
+    shape: &Shape,
+    birthplace: &Birthplace,
+) -> Result<Commands, Fault> {
+    let House { children, listeners, stage } = house;
+    let Assignment { spec, mut enforced } = assignment;
+    fault::inject("attach")?;
+    house::attach(&spec, trees, code)?;
+    confine::no_capabilities()?;
+    let walls = confine::Walls::of(&spec, birthplace.landlock_abi);
+    let mut commands = Commands::new(children, &spec, birthplace.filter(shape.filter));
+    let first = match (spec.command, streams) {
+        (Some(command), Some(streams)) => {
+            let go = Go { command, walls: walls.clone(), open_files: spec.limits.open_files };
+            let pid = stage.pid();
+            let first = stage.go(&go, &streams)?;
+            commands.add(FIRST, pid);
+            // Ours would keep the pipes open when the command has closed its own.
+            drop(streams);
+            Some(first)
+        }
+        _ => {
+            stage.dismiss();
+            None
+        }
+    };
+    // Init, and with it every further command, lives behind the same walls. The first is on its way:
+    // what follows happens beside its `exec`.
+    confine::landlock(&walls)?;
+    confine::filter(birthplace.init_filter(shape.filter))?;
+    confine::confirm()?;
+    let not_executed = first.map(|first| first.outcome()).transpose()?.flatten();
+    enforced.extend(confine::in_force(&walls));
+    fault::inject("report")?;
     let lent: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-    let ready = Report::Ready { enforced: std::mem::take(&mut gifts.enforced), not_executed };
-    wire::send(&gifts.report, &ready, &lent).at("report that the jail is ready")?;
-    Ok((children, birth.pid))
+    let ready = Report::Ready { enforced, not_executed };
+    wire::send(report, &ready, &lent).at("report that the jail is ready")?;
+    Ok(commands)
 }
 
-/// Joins before anything is mounted, so that even that memory is counted.
 fn join_cgroup(files: &[OwnedFd]) -> Result<(), Fault> {
+    fault::inject("join")?;
     for file in files {
         rustix::io::write(file, b"0").at("join the jail's cgroup")?;
     }
@@ -111,6 +200,7 @@ fn join_cgroup(files: &[OwnedFd]) -> Result<(), Fault> {
 }
 
 fn become_the_jails_user() -> Result<(), Fault> {
+    fault::inject("user")?;
     let (user, group) =
         (rustix::thread::Uid::from_raw(USER_ID), rustix::thread::Gid::from_raw(USER_ID));
     // Refused where `setgroups` is denied (the launcher is an ordinary user): the groups that
@@ -118,52 +208,17 @@ fn become_the_jails_user() -> Result<(), Fault> {
     let _ = rustix::thread::set_thread_groups(&[]);
     rustix::thread::set_thread_res_gid(group, group, group).at("become the jail's group")?;
     rustix::thread::set_thread_res_uid(user, user, user).at("become the jail's user")?;
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).at("become undumpable")?;
+    if keeps(Protection::Undumpable) {
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).at("become undumpable")?;
+    } else {
+        set_dumpable_behavior(DumpableBehavior::Dumpable).at("become dumpable")?;
+    }
     // After the change of user, which clears it.
-    set_parent_process_death_signal(Some(Signal::KILL)).at("tie init to the launcher")?;
+    if keeps(Protection::DeathSignal) {
+        set_parent_process_death_signal(Some(Signal::KILL)).at("tie init to the launcher")?;
+    }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
-}
-
-/// Reaps everything, reports the command's end, and stays until it is killed or the server has gone.
-fn watch(report: &OwnedFd, children: &OwnedFd, command: Pid) -> i32 {
-    loop {
-        let mut watched =
-            [PollFd::new(report, PollFlags::IN), PollFd::new(children, PollFlags::IN)];
-        if poll(&mut watched, None).is_err_and(|error| error != rustix::io::Errno::INTR) {
-            return 1;
-        }
-        if !watched[0].revents().is_empty() {
-            match wire::receive::<Order>(report) {
-                Ok(Some((Order::Signal(number), _))) => forward(command, number),
-                // The server has gone, or speaks another language.
-                Ok(None) | Err(_) => return 0,
-            }
-        }
-        let mut signal = [0_u8; 128];
-        while rustix::io::read(children, &mut signal).is_ok() {}
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if pid == command {
-                // If it cannot be sent, the server has gone, and poll will say so.
-                drop(wire::send(report, &Report::Exited(exit(status)), &[]));
-            }
-        }
-    }
-}
-
-/// The command is the leader of its session, and so of a process group.
-fn forward(command: Pid, number: i32) {
-    if let Some(signal) = Signal::from_named_raw(number) {
-        // Fails when the command has just ended.
-        let _ = rustix::process::kill_process_group(command, signal);
-    }
-}
-
-fn exit(status: WaitStatus) -> Exit {
-    match status.terminating_signal() {
-        Some(signal) => Exit::Signal(signal),
-        None => Exit::Code(status.exit_status().unwrap_or(-1)),
-    }
 }
 
 /// The content of a descriptor, as a file.

@@ -3,8 +3,9 @@
 //! ```text
 //!   exec ──▶ Prepare ──▶ wait ──▶ Request: make a jail, hand its pidfd to the server
 //!                         ▲ │──▶ a jail's init died: reap it, remove its cgroup
-//!                         └─┘
-//!                           │──▶ the server is gone: kill every jail, clean up, exit
+//!                         └─┘──▶ nothing to do for a moment: make a blank jail for later
+//!                           │
+//!                           └──▶ the server is gone: kill every jail, clean up, exit
 //! ```
 //!
 //! The launcher outlives a server that is killed by as long as it takes to end what the server had
@@ -18,21 +19,35 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, wait};
 use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 
-use crate::birth::{Birthplace, Newborn, Stillborn};
+use crate::birth::{Birthplace, Blank, Stillborn, limits_in_force};
 use crate::cgroup::{self, Driver, Group};
-use crate::message::{At as _, Fault, Offers, Preparation, Reply, Request};
-use crate::{template, wire};
+use crate::message::{At as _, Fault, Offers, Preparation, Reply, Request, Spec};
+use crate::pool::Pool;
+use crate::shape::Shape;
+use crate::{mutation, template, wire};
 
 /// Under this name the program is a launcher.
 const NAME: &str = "agentjail-launcher";
 
 /// How long to wait before trying again to remove a cgroup that the kernel still counts someone in.
-const RETRY: Timespec = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+const RETRY: Duration = Duration::from_millis(5);
+
+/// How long there must have been no request before blanks are made: long enough for a caller that
+/// starts one jail after the other not to meet us at it.
+const QUIET: Duration = Duration::from_millis(3);
+
+/// How often the machine's memory is looked at while there are blanks.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How often, and for how long, to look for the group that the alarm of a v1 machine was about.
+const ALARM: Duration = Duration::from_millis(1);
+const ALARM_LASTS: Duration = Duration::from_millis(200);
 
 /// What this process was started as, when it is not what the user typed.
 #[derive(Debug)]
@@ -70,6 +85,13 @@ struct Launcher {
     jails: HashMap<Pid, Ward>,
     /// Groups whose jails are gone, but which the kernel would not remove yet.
     leftover: Vec<Group>,
+    pool: Pool,
+    /// No request came since.
+    quiet_since: Instant,
+    /// Some group ran out of memory; until then we look which.
+    alarm_until: Option<Instant>,
+    /// Groups are named in the order they are made.
+    groups: u64,
 }
 
 /// What a preparation makes.
@@ -79,10 +101,17 @@ struct Ready {
     driver: Option<Box<dyn Driver>>,
 }
 
-/// A jail that runs.
+/// A jail that runs, or one that is about to be reaped.
 struct Ward {
     init: OwnedFd,
     group: Option<Group>,
+}
+
+/// What there is to do.
+struct Tidings {
+    server: bool,
+    children: bool,
+    alarm: bool,
 }
 
 impl Launcher {
@@ -97,6 +126,7 @@ impl Launcher {
         let Request::Prepare(preparation) = request else {
             return Err(rustix::io::Errno::PROTO).at("receive the preparation");
         };
+        mutation::leave_out(&preparation.left_out);
         match Self::make_ready(server.as_fd(), &preparation) {
             Ok(Ready { children, birthplace, driver }) => Ok(Some(Self {
                 server,
@@ -105,6 +135,10 @@ impl Launcher {
                 driver,
                 jails: HashMap::new(),
                 leftover: Vec::new(),
+                pool: Pool::new(preparation.pool),
+                quiet_since: Instant::now(),
+                alarm_until: None,
+                groups: 0,
             })),
             Err(fault) => {
                 wire::send(&server, &Reply::Unfit(fault.clone()), &[]).at("send")?;
@@ -126,10 +160,7 @@ impl Launcher {
             preparation.server_pid,
         );
         let offers = offers(&driver, root);
-        let host_id = if root { preparation.host_id } else { rustix::process::geteuid().as_raw() };
-        let host_group =
-            if root { preparation.host_id } else { rustix::process::getegid().as_raw() };
-        let birthplace = Birthplace::new(host_id, host_group, offers.landlock_abi);
+        let birthplace = Birthplace::new(root, offers.landlock_abi);
         if let Err(fault) = wire::send(server, &Reply::Prepared(offers), &[]).at("send") {
             // The server has gone already: nothing is left of what was made for it.
             if let Ok(driver) = &driver {
@@ -142,55 +173,178 @@ impl Launcher {
 
     fn serve(mut self) -> Result<(), Fault> {
         loop {
-            let (server, children) = self.wait()?;
-            if children {
+            let tidings = self.wait()?;
+            if tidings.children {
                 self.reap();
             }
-            if server {
-                match wire::receive::<Request>(&self.server) {
-                    Ok(Some((Request::Start(spec), descriptors))) => {
-                        self.start(*spec, descriptors).at("answer the server")?;
-                    }
-                    Ok(Some((Request::Prepare(_), _))) | Err(_) => {
-                        return Err(rustix::io::Errno::PROTO).at("receive a request");
-                    }
-                    Ok(None) => {
-                        self.end();
-                        return Ok(());
-                    }
+            if tidings.alarm {
+                self.answer_alarm();
+            }
+            if !tidings.server {
+                self.tend_pool();
+                continue;
+            }
+            let request = wire::receive::<Request>(&self.server);
+            if !matches!(request, Ok(Some((Request::Count, _)))) {
+                self.quiet_since = Instant::now();
+            }
+            match request {
+                Ok(Some((Request::Start(spec), descriptors))) => {
+                    self.start(*spec, descriptors).at("answer the server")?;
+                }
+                Ok(Some((Request::Warm(spec), _))) => {
+                    let shape = self.birthplace.shape(&spec);
+                    let surplus = self.pool.remember(&shape, &spec.limits);
+                    self.retire(surplus);
+                }
+                Ok(Some((Request::Count, _))) => {
+                    let count = Reply::Blanks(self.pool.count());
+                    wire::send(&self.server, &count, &[]).at("answer the server")?;
+                }
+                Ok(Some((Request::Prepare(_), _))) | Err(_) => {
+                    return Err(rustix::io::Errno::PROTO).at("receive a request");
+                }
+                Ok(None) => {
+                    self.end();
+                    return Ok(());
                 }
             }
         }
     }
 
-    /// Waits for the server or a child; tells which.
-    fn wait(&mut self) -> Result<(bool, bool), Fault> {
+    /// Waits for the server, a child, an alarm, or until something of our own is due.
+    fn wait(&mut self) -> Result<Tidings, Fault> {
         self.leftover.retain_mut(|group| !group.remove());
-        let timeout = (!self.leftover.is_empty()).then_some(&RETRY);
+        let timeout = self.due().map(|wait| Timespec {
+            tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        });
         let mut watched =
-            [PollFd::new(&self.server, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
-        match poll(&mut watched, timeout) {
+            vec![PollFd::new(&self.server, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
+        let alarm = self.driver.as_ref().and_then(|driver| driver.memory_alarm());
+        watched.extend(alarm.map(|alarm| PollFd::from_borrowed_fd(alarm, PollFlags::IN)));
+        match poll(&mut watched, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).at("wait"),
         }
-        Ok((!watched[0].revents().is_empty(), !watched[1].revents().is_empty()))
+        let told = |n: usize| watched.get(n).is_some_and(|fd| !fd.revents().is_empty());
+        Ok(Tidings {
+            server: told(0),
+            children: told(1),
+            alarm: told(2) || self.alarm_until.is_some(),
+        })
     }
 
-    fn start(&mut self, spec: crate::message::Spec, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+    /// How long until there is something to do unasked.
+    fn due(&self) -> Option<Duration> {
+        let fill = self.pool.wanted().map(|_| QUIET.saturating_sub(self.quiet_since.elapsed()));
+        let look = (!self.pool.is_empty()).then_some(LOOK);
+        let retry = (!self.leftover.is_empty()).then_some(RETRY);
+        let alarm = self.alarm_until.map(|_| ALARM);
+        [fill, look, retry, alarm].into_iter().flatten().min()
+    }
+
+    fn start(&mut self, spec: Spec, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let jail = spec.jail;
-        match self.birthplace.bear(self.driver.as_deref(), spec, descriptors) {
-            Ok(Newborn { pid, init, group }) => {
-                let place = group.as_ref().map(|group| group.place.clone());
+        match self.bear(spec, &descriptors) {
+            Ok(pid) => {
+                // Inserted by `bear`.
+                let Some(ward) = self.jails.get(&pid) else { return Ok(()) };
+                let place = ward.group.as_ref().map(|group| group.place.clone());
                 let raw = pid.as_raw_nonzero().get().cast_unsigned();
                 let reply = Reply::Born { jail, pid: raw, place };
-                let sent = wire::send(&self.server, &reply, &[init.as_fd()]);
+                wire::send(&self.server, &reply, &[ward.init.as_fd()])
+            }
+            Err(fault) => wire::send(&self.server, &Reply::Refused { jail, fault }, &[]),
+        }
+    }
+
+    fn bear(&mut self, spec: Spec, descriptors: &[OwnedFd]) -> Result<Pid, Fault> {
+        let enforced = limits_in_force(self.driver.as_deref(), &spec)?;
+        let shape = self.birthplace.shape(&spec);
+        let surplus = self.pool.remember(&shape, &spec.limits);
+        self.retire(surplus);
+        while let Some(blank) = self.pool.take(&shape) {
+            match self.assign(blank, spec.clone(), descriptors, enforced.clone()) {
+                // It died while it waited: another will do.
+                Err(fault) if fault.errno == rustix::io::Errno::PIPE.raw_os_error() => {}
+                answer => return answer,
+            }
+        }
+        let blank = self.blank(&shape)?;
+        self.assign(blank, spec, descriptors, enforced)
+    }
+
+    fn blank(&mut self, shape: &Shape) -> Result<Blank, Fault> {
+        self.groups += 1;
+        let name = format!("jail-{}", self.groups);
+        let born = self.birthplace.blank(self.driver.as_deref(), shape, &name);
+        born.map_err(|Stillborn { fault, group }| {
+            self.leftover.extend(group.map(|group| *group));
+            fault
+        })
+    }
+
+    fn assign(
+        &mut self,
+        mut blank: Blank,
+        spec: Spec,
+        descriptors: &[OwnedFd],
+        enforced: Vec<String>,
+    ) -> Result<Pid, Fault> {
+        let driver = self.driver.as_deref();
+        let assigned =
+            self.birthplace.assign(driver, &mut blank, spec, descriptors, enforced);
+        let Blank { pid, init, group, .. } = blank;
+        match assigned {
+            Ok(()) => {
                 self.jails.insert(pid, Ward { init, group });
-                sent
+                Ok(pid)
             }
-            Err(Stillborn { fault, group }) => {
-                self.leftover.extend(group.map(|group| *group));
-                wire::send(&self.server, &Reply::Refused { jail, fault: *fault }, &[])
+            Err(fault) => {
+                self.leftover.extend(group);
+                Err(fault)
             }
+        }
+    }
+
+    /// Makes one blank, if one is wanted and nobody else wants us; or gives all up when the machine
+    /// is short of memory.
+    fn tend_pool(&mut self) {
+        if !self.pool.is_empty() && self.pool.is_under_pressure(Path::new(template::HOST)) {
+            let all = self.pool.drain();
+            return self.retire(all);
+        }
+        if self.quiet_since.elapsed() < QUIET {
+            return;
+        }
+        let Some((shape, limits)) = self.pool.wanted() else { return };
+        if self.pool.is_under_pressure(Path::new(template::HOST)) {
+            // Not asked again before the next request.
+            let none = self.pool.give_up(&shape);
+            return self.retire(none);
+        }
+        match self.blank(&shape) {
+            Ok(mut blank) => {
+                if let (Some(driver), Some(group)) = (&self.driver, &mut blank.group) {
+                    // Set again when it is assigned, if they differ; an error will show then.
+                    drop(driver.limit(group, &limits));
+                }
+                self.pool.put(&shape, blank);
+            }
+            Err(fault) => {
+                eprintln!("launcher: no blank jail: {fault}");
+                let rest = self.pool.give_up(&shape);
+                self.retire(rest);
+            }
+        }
+    }
+
+    /// Ends blanks that are not wanted any more; they are reaped with the rest.
+    fn retire(&mut self, blanks: Vec<Blank>) {
+        for Blank { pid, init, group, .. } in blanks {
+            let _ = pidfd_send_signal(&init, Signal::KILL);
+            self.jails.insert(pid, Ward { init, group });
         }
     }
 
@@ -198,8 +352,12 @@ impl Launcher {
         let mut signal = [0_u8; 128];
         while rustix::io::read(&self.children, &mut signal).is_ok() {}
         while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
-            // A child that is no jail's init died at birth; its birth has dealt with it.
-            if let Some(mut group) = self.jails.remove(&pid).and_then(|ward| ward.group)
+            // A child that is neither died at birth; its birth has dealt with it.
+            let group = match self.jails.remove(&pid) {
+                Some(ward) => ward.group,
+                None => self.pool.bury(pid).and_then(|blank| blank.group),
+            };
+            if let Some(mut group) = group
                 && !group.remove()
             {
                 self.leftover.push(group);
@@ -207,8 +365,29 @@ impl Launcher {
         }
     }
 
+    /// The kernel has killed, or is about to kill, one process of some group: the rest goes, too.
+    fn answer_alarm(&mut self) {
+        let now = Instant::now();
+        let mut count = [0_u8; 8];
+        let alarm = self.driver.as_ref().and_then(|driver| driver.memory_alarm());
+        if alarm.is_some_and(|alarm| rustix::io::read(alarm, &mut count).is_ok()) {
+            self.alarm_until = Some(now + ALARM_LASTS);
+        }
+        if self.alarm_until.is_some_and(|until| until < now) {
+            self.alarm_until = None;
+        }
+        for ward in self.jails.values() {
+            let out = |group: &Group| group.ran_out_of_memory(Path::new(template::HOST));
+            if ward.group.as_ref().is_some_and(out) {
+                let _ = pidfd_send_signal(&ward.init, Signal::KILL);
+            }
+        }
+    }
+
     /// The server is gone: so is everything it started.
     fn end(mut self) {
+        let blanks = self.pool.drain();
+        self.retire(blanks);
         for ward in self.jails.values() {
             // An error means that it is dead already.
             let _ = pidfd_send_signal(&ward.init, Signal::KILL);
@@ -216,12 +395,13 @@ impl Launcher {
         while let Ok(Some((pid, _))) = wait(WaitOptions::empty()) {
             self.leftover.extend(self.jails.remove(&pid).and_then(|ward| ward.group));
         }
+        let retry = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
         for _ in 0..400 {
             self.leftover.retain_mut(|group| !group.remove());
             if self.leftover.is_empty() {
                 break;
             }
-            let _ = poll(&mut [], Some(&RETRY));
+            let _ = poll(&mut [], Some(&retry));
         }
         if let Some(driver) = &self.driver {
             driver.remove();
@@ -259,6 +439,7 @@ fn offers(driver: &Result<Box<dyn Driver>, Fault>, root: bool) -> Offers {
         memory: controllers.memory,
         cpu: controllers.cpu,
         pids: controllers.pids,
+        io: controllers.io,
         landlock_abi: sys::landlock_abi(),
         root,
     }

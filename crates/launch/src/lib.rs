@@ -16,10 +16,14 @@
 
 mod birth;
 pub mod cgroup;
+pub mod fault;
 mod init;
 mod launcher;
 pub mod message;
+pub mod mutation;
+mod pool;
 pub mod seccomp;
+mod shape;
 mod template;
 pub mod wire;
 

@@ -15,22 +15,40 @@ use crate::cgroup::Place;
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     Prepare(Preparation),
-    /// Descriptors, in order: report socket, standard input, output, error, and the content of
-    /// [`Spec::code`] if there is one.
+    /// Descriptors, in order: report socket, standard input, output and error if there is a command,
+    /// and the content of [`Spec::code`] if there is one.
     Start(Box<Spec>),
+    /// Keep blank jails for specs like this one. Nothing is started.
+    Warm(Box<Spec>),
+    /// Answered by [`Reply::Blanks`].
+    Count,
 }
 
 /// What the launcher must know before the first jail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Preparation {
-    /// Host user and group that jails run as when the launcher is root.
-    pub host_id: u32,
     /// Names that every jail's `/etc/hosts` gives an address.
     pub hosts: Vec<(String, IpAddr)>,
     /// Name of the cgroup that holds this launcher's jails.
     pub instance: String,
     /// The server's process, which cgroup v2 may need moved out of the way.
     pub server_pid: u32,
+    pub pool: Pool,
+    /// Protections to leave out, by name; heard only by a build for tests. See [`crate::mutation`].
+    pub left_out: Vec<String>,
+}
+
+/// Blank jails that are kept ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// How many, over all shapes; 0 keeps none.
+    pub size: u32,
+    /// With less memory available on the machine than this, none are kept.
+    pub reserve_bytes: u64,
+}
+
+impl Pool {
+    pub const NONE: Self = Self { size: 0, reserve_bytes: 0 };
 }
 
 /// From the launcher to the server.
@@ -47,6 +65,8 @@ pub enum Reply {
         jail: u64,
         fault: Fault,
     },
+    /// Blank jails that are ready.
+    Blanks(u64),
     /// The preparation failed: no jail can be made.
     Unfit(Fault),
 }
@@ -59,6 +79,7 @@ pub struct Offers {
     pub memory: bool,
     pub cpu: bool,
     pub pids: bool,
+    pub io: bool,
     pub landlock_abi: Option<u32>,
     /// Whether the launcher is root and jails run as another host user.
     pub root: bool,
@@ -69,7 +90,10 @@ pub struct Offers {
 pub struct Spec {
     /// Chosen by the server; only echoed.
     pub jail: u64,
-    pub command: Command,
+    /// Host user and group that the jail runs as when the launcher is root.
+    pub host_id: u32,
+    /// The first command; without one the jail waits for orders.
+    pub command: Option<Command>,
     pub workspace: Tree,
     pub output: Tree,
     /// A file to put into the workspace before it is closed to writing.
@@ -89,7 +113,12 @@ pub struct Command {
     pub program: String,
     pub arguments: Vec<String>,
     pub environment: Vec<(String, String)>,
+    /// Where it starts.
+    pub directory: String,
 }
+
+/// Where commands start that were not told otherwise.
+pub const WORKSPACE: &str = "/workspace";
 
 /// What stands at `/workspace` or `/output`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -116,7 +145,7 @@ pub enum Access {
 }
 
 /// The jail's network namespace.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// Whether `lo` is up.
     pub loopback: bool,
@@ -171,6 +200,10 @@ pub struct Limits {
     pub open_files: u64,
     /// Size of `/tmp`.
     pub tmp_bytes: u64,
+    /// Share of the processor beside other jails when it is scarce: 1 to 10,000; 100 is the norm.
+    pub cpu_weight: Option<u32>,
+    /// Bytes a second that may be read from, and written to, each disk.
+    pub io_bytes_per_second: Option<u64>,
 }
 
 /// What to do where a protection cannot be had.
@@ -183,23 +216,62 @@ pub enum Enforcement {
 }
 
 /// From the launcher to init, over the door socket.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Knock {
+    /// The ids are mapped: the house can be built.
+    Mapped,
+    /// Comes with the cgroup files to join.
+    Join,
+    Assign(Box<Assignment>),
+}
+
+/// What turns a blank jail into somebody's.
 ///
-/// Descriptors, in order: report socket, standard input, output, error, the code if any, one
-/// directory tree for each of [`Assignment::trees`], then the cgroup files to join.
+/// Descriptors, in order: report socket; standard input, output and error if there is a command; the
+/// code if any; then one directory tree for each tree and flavor that is the host's.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Assignment {
     pub spec: Spec,
-    pub trees: u32,
-    pub cgroup_files: u32,
     /// What the launcher put in force before.
     pub enforced: Vec<String>,
 }
 
+/// Number of a command in its jail; the first one's is 0.
+pub type Process = u32;
+
+/// The number of the command that a jail was made for.
+pub const FIRST: Process = 0;
+
 /// From the server to init.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Order {
-    /// Send a signal to the command and its process group.
-    Signal(i32),
+    /// Send a signal to a command and its process group.
+    Signal { process: Process, signal: i32 },
+    /// Kill a command, everything in its session, and everything descended from it.
+    Kill { process: Process },
+    /// Start one more command. Comes with its standard input, output and error, unless it gets a
+    /// terminal. Answered by [`Report::Started`].
+    Start(Box<Further>),
+    /// Connect to a port of the jail. Answered by [`Report::Socket`], perhaps still connecting.
+    Connect { request: u32, port: u16 },
+    /// Bind one more socket. Answered by [`Report::Socket`].
+    Listen { request: u32, listener: Listener },
+}
+
+/// A command beside the first.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Further {
+    /// Chosen by the server, and never used twice.
+    pub process: Process,
+    pub command: Command,
+    pub terminal: Option<TerminalSize>,
+}
+
+/// In characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    pub rows: u16,
+    pub columns: u16,
 }
 
 /// From init to the server.
@@ -207,13 +279,16 @@ pub enum Order {
 pub enum Report {
     /// Everything is in force and the command runs, or could not be executed (then
     /// [`Report::Exited`] follows, with 126 or 127). Comes with the listeners asked for.
-    Ready {
-        enforced: Vec<String>,
-        not_executed: Option<i32>,
-    },
+    Ready { enforced: Vec<String>, not_executed: Option<i32> },
     /// A step failed; nothing untrusted has run.
     Failed(Fault),
-    Exited(Exit),
+    /// A further command runs, or could not be executed; comes with its terminal, if it has one.
+    Started { process: Process, not_executed: Option<i32> },
+    /// A further command could not be started.
+    NotStarted { process: Process, fault: Fault },
+    /// Comes with the socket asked for, if it could be had.
+    Socket { request: u32, refused: Option<Fault> },
+    Exited { process: Process, exit: Exit },
 }
 
 /// How a command ended.

@@ -104,7 +104,7 @@ pub fn clone3(birth: &Birth<'_>) -> Result<Side, CloneError> {
 }
 
 /// Whether this process has a single thread: the kernel adds them to the link count of `task`.
-fn is_alone() -> io::Result<bool> {
+pub(crate) fn is_alone() -> io::Result<bool> {
     Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 2 + 1)
 }
 

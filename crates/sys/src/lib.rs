@@ -6,6 +6,7 @@
 mod clone;
 mod close_range;
 mod exec;
+mod fork;
 mod landlock_abi;
 mod mount_setattr;
 mod seccomp;
@@ -15,6 +16,7 @@ mod unshare;
 pub use clone::{Birth, CloneError, Namespaces, Side, clone3};
 pub use close_range::{close_all_but, close_on_exec_from};
 pub use exec::{exec, exit};
+pub use fork::{Forked, fork};
 pub use landlock_abi::landlock_abi;
 pub use mount_setattr::{MountAttributes, Reach, map_owner, restrict_mount};
 pub use seccomp::{Instruction, MAX_INSTRUCTIONS, install_filter};

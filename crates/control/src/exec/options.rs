@@ -119,6 +119,22 @@ impl ExecOptions {
 }
 
 impl Settings {
+    /// Those of a caller who said nothing.
+    pub(crate) fn plain(config: &ExecConfig) -> Self {
+        Self {
+            limits: Limits {
+                timeout: Duration::from_secs(config.default_timeout_secs),
+                memory_mb: config.default_memory_mb,
+                cpu_percent: 100,
+                max_pids: 64,
+            },
+            mode: Mode::None,
+            seccomp: SeccompSpec::Standard,
+            flavors: Vec::new(),
+            network: NetworkSpec::None,
+        }
+    }
+
     /// As the ledger shows them.
     pub(crate) fn shown(&self) -> serde_json::Value {
         let mut shown = json!({
@@ -154,6 +170,8 @@ impl Limits {
             pids: self.max_pids,
             open_files: OPEN_FILES,
             tmp_bytes: TMP_BYTES,
+            cpu_weight: None,
+            io_bytes_per_second: None,
         }
     }
 }

@@ -97,9 +97,10 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
         metrics,
         place,
     } = owned;
-    let Running { mut jail, stdout, stderr, enforced, .. } = running;
+    let Running { mut jail, pipes, enforced, .. } = running;
     sink.send(Event::Started { pid: jail.pid() }).await;
     let (mut out, mut err) = (Head::new(output_limit), Head::new(output_limit));
+    let (stdout, stderr) = pipes.map(|pipes| (pipes.stdout, pipes.stderr)).unzip();
     let left = read(stdout, Stream::Stdout, id, &live, sink.events(), &mut out);
     let right = read(stderr, Stream::Stderr, id, &live, sink.events(), &mut err);
     let mut output = Box::pin(async { tokio::join!(left, right) });
@@ -220,13 +221,14 @@ async fn end(
 
 /// Reads a stream to its end into the result's head, the ledger's tail and the client's events.
 async fn read(
-    mut pipe: pipe::Receiver,
+    pipe: Option<pipe::Receiver>,
     stream: Stream,
     id: i64,
     live: &LiveRows,
     events: Option<mpsc::Sender<Event>>,
     head: &mut Head,
 ) {
+    let Some(mut pipe) = pipe else { return };
     let mut chunk = Vec::with_capacity(CHUNK);
     let mut lines = Lines::default();
     let event = |line| match stream {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ids::{SessionId, TenantId};
-use jail::{Access, Command, Enforcement, Engine, SpawnError, Start, Stdin, Tree};
+use jail::{Access, Command, Enforcement, Engine, SpawnError, Start, Stdin, Tree, WORKSPACE};
 use jiff::Timestamp;
 use store::{JailEnd, JailKind, NewJail, Store, StoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::capture::Tail;
 use super::flavors::{self, FlavorError};
+use super::host_ids::HostIds;
 use super::options::{Settings, TREE_BYTES};
 use super::owner::{self, Event, Owned, Sink};
 use super::result::{ExecResult, ResourceStats};
@@ -68,6 +69,8 @@ pub(crate) enum ExecError {
     Flavor(#[from] FlavorError),
     #[error("there is no `{0}` on the jail's PATH ({1}): choose a flavor that has it")]
     NoRuntime(&'static str, String),
+    #[error("more tenants than host users to tell them apart: restart the server")]
+    NoHostId,
     #[error("could not start the jail")]
     Spawn(#[source] SpawnError),
     #[error("could not serve the jail's network")]
@@ -127,6 +130,7 @@ pub(crate) struct Executor(Arc<Inner>);
 struct Inner {
     parts: ExecutorParts,
     places: Arc<Semaphore>,
+    host_ids: HostIds,
     live: LiveRows,
     total: AtomicU64,
     tasks: TaskTracker,
@@ -150,6 +154,7 @@ impl Executor {
     pub(crate) fn new(parts: ExecutorParts) -> Self {
         let places = Arc::new(Semaphore::new(parts.config.max_concurrent));
         Self(Arc::new(Inner {
+            host_ids: HostIds::from(parts.config.first_host_id),
             parts,
             places,
             live: LiveRows::default(),
@@ -188,6 +193,25 @@ impl Executor {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         self.begin(job, Sink::Events(events)).await?;
         Ok(receiver)
+    }
+
+    /// Keeps jails ready for plain runs of a tenant, so that its first is as quick as the next.
+    pub(crate) async fn warm(&self, tenant: &TenantId) -> Result<(), ExecError> {
+        let parts = &self.0.parts;
+        let plan = Plan::new(crate::network::Mode::None, None)?;
+        let host_id = self.0.host_ids.of(tenant).ok_or(ExecError::NoHostId)?;
+        let settings = Settings::plain(&parts.config);
+        let job = Job {
+            tenant: tenant.clone(),
+            kind: JailKind::Run,
+            label: String::new(),
+            program: Program::Command { program: String::new(), arguments: Vec::new() },
+            session: None,
+            settings,
+        };
+        let path = flavors::search_path(&[]);
+        let start = start_of(job, &path, Vec::new(), &plan, host_id, parts.config.enforcement);
+        parts.engine.warm(&start).await.map_err(ExecError::Spawn)
     }
 
     /// Kills what runs and waits until every row is closed.
@@ -230,7 +254,9 @@ impl Executor {
         let runtime = job.program.runtime();
         let row = new_row(&job);
         let timeout = job.settings.limits.timeout;
-        let start = start_of(job, &path, flavors, &plan);
+        let host_id = self.0.host_ids.of(&job.tenant).ok_or(ExecError::NoHostId)?;
+        let enforcement = parts.config.enforcement;
+        let start = start_of(job, &path, flavors, &plan, host_id, enforcement);
         let (spawned, id) = tokio::join!(parts.engine.spawn(start), parts.store.insert_jail(&row));
         let id = id?;
         let running = match spawned.map_err(ExecError::Spawn) {
@@ -310,7 +336,14 @@ fn new_row(job: &Job) -> NewJail {
     }
 }
 
-fn start_of(job: Job, path: &str, flavors: Vec<(String, PathBuf)>, plan: &Plan) -> Start {
+fn start_of(
+    job: Job,
+    path: &str,
+    flavors: Vec<(String, PathBuf)>,
+    plan: &Plan,
+    host_id: u32,
+    enforcement: Enforcement,
+) -> Start {
     let mut environment = vec![
         ("PATH".to_owned(), path.to_owned()),
         ("HOME".to_owned(), "/home/agent".to_owned()),
@@ -327,7 +360,13 @@ fn start_of(job: Job, path: &str, flavors: Vec<(String, PathBuf)>, plan: &Plan) 
         }
     };
     Start {
-        command: Command { program, arguments, environment },
+        command: Some(Command {
+            program,
+            arguments,
+            environment,
+            directory: WORKSPACE.to_owned(),
+        }),
+        host_id,
         stdin: Stdin::Empty,
         workspace: Tree::Fresh { bytes: TREE_BYTES, access: Access::ReadOnly },
         output: Tree::Fresh { bytes: TREE_BYTES, access: Access::ReadWrite },
@@ -336,6 +375,7 @@ fn start_of(job: Job, path: &str, flavors: Vec<(String, PathBuf)>, plan: &Plan) 
         network: plan.network().clone(),
         profile,
         limits,
-        enforcement: Enforcement::Required,
+        cpu_time: None,
+        enforcement,
     }
 }

@@ -10,5 +10,6 @@ mod api;
 mod attack;
 mod cli;
 mod crash;
+mod engine;
 mod proxy;
 mod secrets;

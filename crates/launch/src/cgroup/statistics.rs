@@ -11,6 +11,8 @@ pub struct Statistics {
     pub memory_peak_bytes: u64,
     pub memory_current_bytes: u64,
     pub cpu_usage_usec: u64,
+    pub cpu_user_usec: u64,
+    pub cpu_system_usec: u64,
     pub io_read_bytes: u64,
     pub io_write_bytes: u64,
     pub pids_current: u64,
@@ -31,27 +33,52 @@ fn v1(place: &Place) -> Statistics {
         directory.as_deref().map(|directory| read(directory, file)).unwrap_or_default()
     };
     let io = at(&place.io, "blkio.throttle.io_service_bytes");
+    let cpu = number(&at(&place.cpu, "cpuacct.usage")) / 1000;
+    let user = number(&at(&place.cpu, "cpuacct.usage_user")) / 1000;
     Statistics {
         memory_peak_bytes: number(&at(&place.memory, "memory.max_usage_in_bytes")),
         memory_current_bytes: number(&at(&place.memory, "memory.usage_in_bytes")),
-        cpu_usage_usec: number(&at(&place.cpu, "cpuacct.usage")) / 1000,
+        cpu_usage_usec: cpu,
+        cpu_user_usec: user.min(cpu),
+        cpu_system_usec: cpu.saturating_sub(user),
         io_read_bytes: sum_v1(&io, "Read"),
         io_write_bytes: sum_v1(&io, "Write"),
         pids_current: number(&at(&place.pids, "pids.current")),
-        oom_kills: field(&at(&place.memory, "memory.oom_control"), "oom_kill"),
+        oom_kills: place.memory.as_deref().map(|m| oom_kills(m, Version::V1)).unwrap_or_default(),
     }
 }
 
 fn v2(directory: &Path) -> Statistics {
     let io = read(directory, "io.stat");
+    let cpu = read(directory, "cpu.stat");
     Statistics {
         memory_peak_bytes: number(&read(directory, "memory.peak")),
         memory_current_bytes: number(&read(directory, "memory.current")),
-        cpu_usage_usec: field(&read(directory, "cpu.stat"), "usage_usec"),
+        cpu_usage_usec: field(&cpu, "usage_usec"),
+        cpu_user_usec: field(&cpu, "user_usec"),
+        cpu_system_usec: field(&cpu, "system_usec"),
         io_read_bytes: sum_v2(&io, "rbytes="),
         io_write_bytes: sum_v2(&io, "wbytes="),
         pids_current: number(&read(directory, "pids.current")),
-        oom_kills: field(&read(directory, "memory.events"), "oom_kill"),
+        oom_kills: oom_kills(directory, Version::V2),
+    }
+}
+
+/// Processes of a group that the kernel killed for want of memory.
+pub(super) fn oom_kills(directory: &Path, version: Version) -> u64 {
+    let file = match version {
+        Version::V1 => "memory.oom_control",
+        Version::V2 => "memory.events",
+    };
+    field(&read(directory, file), "oom_kill")
+}
+
+/// CPU time used so far, in microseconds: the one counter that a limit is checked against often.
+pub fn cpu_usage_usec(place: &Place) -> u64 {
+    match (place.version, &place.cpu) {
+        (Version::V1, Some(directory)) => number(&read(directory, "cpuacct.usage")) / 1000,
+        (Version::V2, Some(directory)) => field(&read(directory, "cpu.stat"), "usage_usec"),
+        (_, None) => 0,
     }
 }
 

@@ -1,14 +1,17 @@
 //! cgroup v2: one directory a jail.
 
 use std::fs;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::{
-    Controllers, Driver, Entry, Group, PARENT, Place, Version, layout, remove_instance, write,
+    Controllers, Driver, Group, PARENT, Place, Version, disks, layout, make_instance,
+    remove_instance, write,
 };
 use crate::message::{At as _, Fault, Limits};
+use crate::mutation::{Protection, keeps};
 
 const WANTED: [&str; 4] = ["memory", "cpu", "pids", "io"];
 
@@ -51,30 +54,10 @@ impl V2 {
         }
         let directory = own.join(PARENT).join(instance);
         let made = layout::below(root, &directory);
-        fs::create_dir_all(&made).at(format!("make cgroup {}", directory.display()))?;
+        make_instance(&made).at(format!("make cgroup {}", directory.display()))?;
         hand_down(&parent, &controllers)?;
         hand_down(&made, &controllers)?;
         Ok(Self { root: root.to_owned(), instance: directory, controllers })
-    }
-
-    fn fill(&self, directory: &Path, limits: &Limits) -> Result<(), Fault> {
-        let has = |name| self.controllers.contains(&name);
-        if has("memory") {
-            write(directory, "memory.max", limits.memory_bytes)?;
-            // A jail is one thing: when memory runs out, all of it goes.
-            write(directory, "memory.oom.group", 1)?;
-            if directory.join("memory.swap.max").exists() {
-                write(directory, "memory.swap.max", 0)?;
-            }
-        }
-        if has("pids") {
-            write(directory, "pids.max", u64::from(limits.pids) + 1)?;
-        }
-        if has("cpu") {
-            let quota = u64::from(limits.cpu_percent) * PERIOD_USEC / 100;
-            write(directory, "cpu.max", format!("{quota} {PERIOD_USEC}"))?;
-        }
-        Ok(())
     }
 }
 
@@ -85,35 +68,86 @@ impl Driver for V2 {
 
     fn controllers(&self) -> Controllers {
         let has = |name| self.controllers.contains(&name);
-        Controllers { memory: has("memory"), cpu: has("cpu"), pids: has("pids") }
+        Controllers { memory: has("memory"), cpu: has("cpu"), pids: has("pids"), io: has("io") }
     }
 
-    fn create(&self, name: &str, limits: &Limits) -> Result<Group, Fault> {
+    fn begin(&self, name: &str) -> Result<Group, Fault> {
         let path = self.instance.join(name);
         let directory = layout::below(&self.root, &path);
         // Not `create_dir_all`: a group that is already there has another jail's counters.
         fs::create_dir(&directory).at(format!("make cgroup {}", path.display()))?;
-        let opened = self.fill(&directory, limits).and_then(|()| {
-            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-            openat(CWD, &directory, flags, Mode::empty()).at("open the cgroup")
-        });
+        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let opened = openat(CWD, &directory, flags, Mode::empty()).at("open the cgroup");
+        let mut group = Group {
+            birth: None,
+            join: Vec::new(),
+            place: Place {
+                version: Version::V2,
+                memory: Some(path.clone()),
+                cpu: Some(path.clone()),
+                pids: Some(path.clone()),
+                io: Some(path.clone()),
+                freezer: Some(path),
+            },
+            name: name.to_owned(),
+            limits: None,
+            directories: vec![directory],
+        };
         match opened {
-            Ok(opened) => Ok(Group {
-                entry: Entry::Birth(opened),
-                place: Place {
-                    version: Version::V2,
-                    memory: Some(path.clone()),
-                    cpu: Some(path.clone()),
-                    pids: Some(path.clone()),
-                    io: Some(path),
-                },
-                directories: vec![directory],
-            }),
+            Ok(opened) => group.birth = Some(opened),
             Err(fault) => {
-                drop(fs::remove_dir(&directory));
-                Err(fault)
+                group.remove();
+                return Err(fault);
             }
         }
+        Ok(group)
+    }
+
+    /// All of a group is one directory, made before the birth.
+    fn complete(&self, group: &mut Group) -> Result<(), Fault> {
+        let directory = layout::below(&self.root, &self.instance.join(&group.name));
+        if self.controllers.contains(&"memory") {
+            // A jail is one thing: when memory runs out, all of it goes.
+            write(&directory, "memory.oom.group", 1)?;
+            if directory.join("memory.swap.max").exists() {
+                write(&directory, "memory.swap.max", 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn limit(&self, group: &mut Group, limits: &Limits) -> Result<(), Fault> {
+        let directory = layout::below(&self.root, &self.instance.join(&group.name));
+        let has = |name| self.controllers.contains(&name);
+        if has("memory")
+            && group.differs(limits, |l| l.memory_bytes)
+            && keeps(Protection::MemoryLimit)
+        {
+            write(&directory, "memory.max", limits.memory_bytes)?;
+        }
+        if has("pids") && group.differs(limits, |l| l.pids) && keeps(Protection::PidLimit) {
+            write(&directory, "pids.max", u64::from(limits.pids) + 1)?;
+        }
+        if has("cpu") && group.differs(limits, |l| l.cpu_percent) {
+            let quota = u64::from(limits.cpu_percent) * PERIOD_USEC / 100;
+            write(&directory, "cpu.max", format!("{quota} {PERIOD_USEC}"))?;
+        }
+        if has("cpu") && group.differs(limits, |l| l.cpu_weight) {
+            write(&directory, "cpu.weight", limits.cpu_weight.unwrap_or(100))?;
+        }
+        let io = limits.io_bytes_per_second;
+        if has("io") && group.limits.map_or(io.is_some(), |l| l.io_bytes_per_second != io) {
+            let rate = io.map_or("max".to_owned(), |bytes| bytes.to_string());
+            for disk in disks(&self.root) {
+                write(&directory, "io.max", format!("{disk} rbps={rate} wbps={rate}"))?;
+            }
+        }
+        group.limits = Some(*limits);
+        Ok(())
+    }
+
+    fn memory_alarm(&self) -> Option<BorrowedFd<'_>> {
+        None
     }
 
     fn remove(&self) {

@@ -1,4 +1,4 @@
-//! Starting the command: a child of init that becomes another program.
+//! A command: what `execve` takes, and how a child becomes it.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -7,106 +7,97 @@ use std::os::unix::ffi::OsStringExt as _;
 use std::path::Path;
 
 use rustix::io::Errno;
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Pid;
-use sys::{Birth, Instruction, Namespaces, Side};
 
-use super::confine;
-use crate::message::{At as _, Command, Fault};
+use crate::message::{Command, Fault};
+use crate::mutation::{Protection, keeps};
 
 /// Exit codes of a shell for a command that is not there, and for one that cannot be run.
 const NOT_FOUND: i32 = 127;
 const NOT_EXECUTABLE: i32 = 126;
 
-/// A command that is being started.
-pub(super) struct CommandBirth {
-    pub(super) pid: Pid,
-    /// Closed by a successful `exec`; carries what failed otherwise.
-    outcome: OwnedFd,
-}
+/// What failed between fork and `exec`.
+pub(super) const AT_STAGE: u8 = 1;
+pub(super) const AT_FILTER: u8 = 2;
+pub(super) const AT_LANDLOCK: u8 = 3;
+pub(super) const AT_EXEC: u8 = 4;
 
-/// What failed between `clone` and `exec`.
-const AT_STAGE: u8 = 1;
-const AT_FILTER: u8 = 2;
-const AT_EXEC: u8 = 3;
+/// How a birth went: a pipe that a successful `exec` closes, and that carries what failed otherwise.
+pub(super) struct Outcome(pub(super) OwnedFd);
 
-/// Starts the command under a filter.
-pub(super) fn start(
-    command: &Command,
-    streams: &[OwnedFd; 3],
-    filter: &[Instruction],
-) -> Result<CommandBirth, Fault> {
-    let program = Program::new(command).at("read the command")?;
-    let (outcome, inner_outcome) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
-    let birth = Birth { namespaces: Namespaces::NONE, cgroup: None };
-    match sys::clone3(&birth).at("clone")? {
-        Side::Child => become_program(&program, streams, filter, &inner_outcome),
-        Side::Parent { pid, .. } => {
-            let pid = Pid::from_raw(pid.cast_signed()).ok_or(Errno::SRCH).at("clone")?;
-            Ok(CommandBirth { pid, outcome })
-        }
-    }
-}
-
-impl CommandBirth {
+impl Outcome {
     /// Waits until the command runs; the errno if it could not be executed (it exits then as a
     /// shell would say), an error if it was not confined.
-    pub(super) fn outcome(&mut self) -> Result<Option<i32>, Fault> {
+    pub(super) fn outcome(&self) -> Result<Option<i32>, Fault> {
+        self.read()
+    }
+
+    /// See [`Outcome::outcome`].
+    pub(super) fn read(&self) -> Result<Option<i32>, Fault> {
         let mut said = [0; 5];
-        let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.outcome, &mut said))
-            .at("wait for the command")?;
-        let [step, errno @ ..] = said;
-        let errno = i32::from_ne_bytes(errno);
-        match (length, step) {
-            (0, _) => Ok(None),
-            (5, AT_EXEC) => Ok(Some(errno)),
-            (5, AT_FILTER) => Err(Fault { step: "install the seccomp filter".to_owned(), errno }),
-            _ => Err(Fault { step: "prepare the command's streams".to_owned(), errno }),
-        }
+        let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut said));
+        let (step, errno) = match length {
+            Ok(0) => return Ok(None),
+            Ok(5) => (said[0], i32::from_ne_bytes([said[1], said[2], said[3], said[4]])),
+            Ok(_) => (0, Errno::IO.raw_os_error()),
+            Err(error) => (0, error.raw_os_error()),
+        };
+        let step = match step {
+            AT_EXEC => return Ok(Some(errno)),
+            AT_FILTER => "install the seccomp filter",
+            AT_LANDLOCK => confine_step(errno),
+            AT_STAGE => "prepare the command's streams and directory",
+            _ => "wait for the command",
+        };
+        Err(Fault { step: step.to_owned(), errno })
     }
 }
 
-/// Runs in the child. Never returns: what follows `clone` in the parent is not the child's to do.
-fn become_program(
-    program: &Program,
-    streams: &[OwnedFd; 3],
-    filter: &[Instruction],
-    outcome: &OwnedFd,
-) -> ! {
-    let (step, error) = if let Err(error) = set_the_stage(streams) {
-        (AT_STAGE, error)
-    } else if let Err(fault) = confine::filter(filter) {
-        (AT_FILTER, io::Error::from_raw_os_error(fault.errno))
+fn confine_step(errno: i32) -> &'static str {
+    if errno == Errno::OPNOTSUPP.raw_os_error() {
+        super::confine::LANDLOCK_STEP
     } else {
-        (AT_EXEC, program.execute())
-    };
-    let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+        "confine with Landlock"
+    }
+}
+
+/// Says what failed. If nobody listens, nobody waits.
+pub(super) fn report(outcome: &OwnedFd, step: u8, errno: i32) {
     let mut said = vec![step];
     said.extend(errno.to_ne_bytes());
     let _ = rustix::io::write(outcome, &said);
-    let not_found = [Errno::NOENT, Errno::NOTDIR].map(Errno::raw_os_error).contains(&errno);
-    let (code, reason) = if not_found {
-        (NOT_FOUND, "command not found")
-    } else {
-        (NOT_EXECUTABLE, "cannot execute")
-    };
-    let text = format!("agentjail: {}: {reason}: {error}\n", program.name);
-    let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
-    sys::exit(code)
 }
 
-fn set_the_stage(streams: &[OwnedFd; 3]) -> io::Result<()> {
-    rustix::process::setsid()?;
-    rustix::stdio::dup2_stdin(&streams[0])?;
-    rustix::stdio::dup2_stdout(&streams[1])?;
-    rustix::stdio::dup2_stderr(&streams[2])?;
-    sys::close_on_exec_from(3)?;
-    sys::restore_signals()
+/// The streams of a command that is about to be.
+pub(super) struct Streams([OwnedFd; 3]);
+
+impl Streams {
+    pub(super) fn of(descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        let streams = <[OwnedFd; 3]>::try_from(descriptors).map_err(|_| Errno::BADF)?;
+        Ok(Self(streams))
+    }
+
+    /// Makes them this process's own, in a session of its own, with nothing else open.
+    pub(super) fn take_over(&self, terminal: Option<&OwnedFd>) -> io::Result<()> {
+        rustix::process::setsid()?;
+        if let Some(terminal) = terminal {
+            rustix::process::ioctl_tiocsctty(terminal)?;
+        }
+        rustix::stdio::dup2_stdin(&self.0[0])?;
+        rustix::stdio::dup2_stdout(&self.0[1])?;
+        rustix::stdio::dup2_stderr(&self.0[2])?;
+        if keeps(Protection::CloseDescriptors) {
+            sys::close_on_exec_from(3)?;
+        } else {
+            std::mem::forget(rustix::io::dup(&self.0[0])?);
+        }
+        sys::restore_signals()
+    }
 }
 
 /// A command in the form `execve` takes.
-struct Program {
+pub(super) struct Program {
     name: String,
+    directory: String,
     /// Where it may be, in order.
     candidates: Vec<CString>,
     arguments: Vec<CString>,
@@ -114,11 +105,12 @@ struct Program {
 }
 
 impl Program {
-    fn new(command: &Command) -> io::Result<Self> {
+    pub(super) fn new(command: &Command) -> io::Result<Self> {
         let arguments = std::iter::once(&command.program).chain(&command.arguments);
         let environment = command.environment.iter().map(|(name, value)| format!("{name}={value}"));
         Ok(Self {
             name: command.program.clone(),
+            directory: command.directory.clone(),
             candidates: candidates(command)?,
             arguments: arguments.map(|a| c_string(a.clone())).collect::<io::Result<_>>()?,
             environment: environment.map(c_string).collect::<io::Result<_>>()?,
@@ -126,7 +118,10 @@ impl Program {
     }
 
     /// Tries each candidate, as `execvp` does; returns the error that says most.
-    fn execute(&self) -> io::Error {
+    pub(super) fn execute(&self) -> io::Error {
+        if let Err(error) = rustix::process::chdir(&self.directory) {
+            return error.into();
+        }
         let mut said = io::Error::from(Errno::NOENT);
         for candidate in &self.candidates {
             let error = sys::exec(candidate, &self.arguments, &self.environment);
@@ -138,6 +133,21 @@ impl Program {
             }
         }
         said
+    }
+
+    /// Ends this process as a shell would that could not execute the command.
+    pub(super) fn say_not_executed(&self, error: &io::Error) -> ! {
+        let errno = error.raw_os_error();
+        let not_found =
+            [Errno::NOENT, Errno::NOTDIR].map(Errno::raw_os_error).map(Some).contains(&errno);
+        let (code, reason) = if not_found {
+            (NOT_FOUND, "command not found")
+        } else {
+            (NOT_EXECUTABLE, "cannot execute")
+        };
+        let text = format!("agentjail: {}: {reason}: {error}\n", self.name);
+        let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
+        sys::exit(code)
     }
 
     fn execute_by_shell(&self, script: &CString) -> io::Error {

@@ -1,60 +1,75 @@
 //! What cannot be taken back: limits, Landlock, capabilities, the filter. Then a look whether all of
 //! it is really in force.
 
+use std::io;
+
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible as _, NetPort, PathBeneath, PathFd,
     Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, SecureComputingMode, capabilities,
     clear_ambient_capability_set, no_new_privs, remove_capability_from_bounding_set,
     secure_computing_mode, set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
 };
+use serde::{Deserialize, Serialize};
 use sys::Instruction;
 
-use crate::birth::Birthplace;
 use crate::message::{Access as TreeAccess, At as _, Enforcement, Fault, Spec};
+use crate::mutation::{Protection, keeps};
 
-/// Everything but the filter. Adds to `enforced` what is in force.
-pub(super) fn confine(
-    spec: &Spec,
-    birthplace: &Birthplace,
-    enforced: &mut Vec<String>,
-) -> Result<(), Fault> {
-    enforced.push("namespaces".to_owned());
-    resource_limits(spec)?;
-    set_no_new_privs(true).at("set no_new_privs")?;
-    match landlock(spec, birthplace.landlock_abi) {
-        Ok(abi) => enforced.push(format!("landlock-v{abi}")),
-        Err(_) if spec.enforcement == Enforcement::BestEffort => {}
-        Err(fault) => return Err(fault),
-    }
-    no_capabilities()?;
-    enforced.push("no-capabilities".to_owned());
-    enforced.push("seccomp".to_owned());
-    Ok(())
+pub(super) const LANDLOCK_STEP: &str =
+    "confine with Landlock (needs Linux 5.13 with `landlock` in the `lsm=` list)";
+
+/// What Landlock leaves open.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Walls {
+    /// Directories that may be written to. All may be read.
+    writable: Vec<String>,
+    /// The ports a jail may dial if it has no network but what is handed out; `None` if it has one.
+    ports: Option<Vec<u16>>,
+    /// The kernel's ABI.
+    kernel: Option<u32>,
+    required: bool,
 }
 
-/// Installs the filter and checks that it holds, with everything else.
-pub(super) fn filter(program: &[Instruction]) -> Result<(), Fault> {
-    sys::install_filter(program).at("install the seccomp filter")?;
-    let held = capabilities(None).at("look at the capabilities")?;
-    let none =
-        held.effective.is_empty() && held.permitted.is_empty() && held.inheritable.is_empty();
-    let filtered = secure_computing_mode().at("look at the filter")? == SecureComputingMode::Filter;
-    if none && filtered && no_new_privs().at("look at no_new_privs")? {
-        return Ok(());
+impl Walls {
+    pub(super) fn of(spec: &Spec, kernel: Option<u32>) -> Self {
+        let mut writable = vec!["/tmp", "/dev", "/home/agent", "/proc"];
+        if spec.output.access() == TreeAccess::ReadWrite {
+            writable.push("/output");
+        }
+        if spec.workspace.access() == TreeAccess::ReadWrite {
+            writable.push("/workspace");
+        }
+        let network = &spec.network;
+        let closed = !network.loopback || network.isolated;
+        Self {
+            writable: writable.into_iter().map(str::to_owned).collect(),
+            ports: closed
+                .then(|| network.listeners.iter().map(|l| l.address.port()).collect()),
+            kernel,
+            required: spec.enforcement == Enforcement::Required,
+        }
     }
-    Err(rustix::io::Errno::PERM).at("confirm that the jail is closed")
 }
 
-fn resource_limits(spec: &Spec) -> Result<(), Fault> {
-    let both = |n| Rlimit { current: Some(n), maximum: Some(n) };
-    let open_files = both(spec.limits.open_files);
-    setrlimit(Resource::Nofile, open_files).at("limit open files")?;
-    // Not 0: a limit of 1 also keeps the kernel from feeding a program that takes core dumps.
-    setrlimit(Resource::Core, both(1)).at("forbid core dumps")?;
+/// The names of what this module puts in force.
+pub(super) fn in_force(walls: &Walls) -> Vec<String> {
+    let mut names = vec!["namespaces".to_owned()];
+    names.extend(walls.kernel.map(|abi| format!("landlock-v{abi}")));
+    names.extend(["no-capabilities".to_owned(), "seccomp".to_owned()]);
+    names
+}
+
+/// Limits that are the same for every jail.
+pub(super) fn resource_limits() -> Result<(), Fault> {
+    if keeps(Protection::CoreLimit) {
+        // Not 0: a limit of 1 also keeps the kernel from feeding a program that takes core dumps.
+        setrlimit(Resource::Core, both(1)).at("forbid core dumps")?;
+    }
     setrlimit(Resource::Sigpending, both(1024)).at("limit pending signals")?;
     setrlimit(Resource::Rtprio, both(0)).at("forbid real-time priority")?;
     setrlimit(Resource::Nice, both(0)).at("forbid raised priority")?;
@@ -63,59 +78,97 @@ fn resource_limits(spec: &Spec) -> Result<(), Fault> {
     setrlimit(Resource::Memlock, both(8 << 20)).at("limit locked memory")
 }
 
-/// A second wall under the mount namespace: reading anywhere, writing only where it is meant.
-fn landlock(spec: &Spec, kernel: Option<u32>) -> Result<u32, Fault> {
-    let step = "confine with Landlock (needs Linux 5.13 with `landlock` in the `lsm=` list)";
-    let Some(kernel) = kernel else {
-        return Err(rustix::io::Errno::OPNOTSUPP).at(step);
-    };
-    let fault = |_| Fault { step: step.to_owned(), errno: rustix::io::Errno::PERM.raw_os_error() };
-    restrict(spec, kernel).map_err(fault).and_then(|status| match status {
-        RulesetStatus::FullyEnforced => Ok(kernel),
-        RulesetStatus::PartiallyEnforced | RulesetStatus::NotEnforced => {
-            Err(rustix::io::Errno::OPNOTSUPP).at(step)
-        }
-    })
+pub(super) fn open_files(number: u64) -> io::Result<()> {
+    Ok(setrlimit(Resource::Nofile, both(number))?)
 }
 
-fn restrict(spec: &Spec, kernel: u32) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
+fn both(n: u64) -> Rlimit {
+    Rlimit { current: Some(n), maximum: Some(n) }
+}
+
+pub(super) fn no_new_privileges() -> Result<(), Fault> {
+    if !keeps(Protection::NoNewPrivileges) {
+        return Ok(());
+    }
+    set_no_new_privs(true).at("set no_new_privs")
+}
+
+/// Installs a filter, on top of those there are.
+pub(super) fn filter(program: &[Instruction]) -> Result<(), Fault> {
+    if !keeps(Protection::Seccomp) {
+        return Ok(());
+    }
+    sys::install_filter(program).at("install the seccomp filter")
+}
+
+/// Looks whether everything is in force.
+pub(super) fn confirm() -> Result<(), Fault> {
+    let held = capabilities(None).at("look at the capabilities")?;
+    let none =
+        held.effective.is_empty() && held.permitted.is_empty() && held.inheritable.is_empty();
+    let filtered = secure_computing_mode().at("look at the filter")? == SecureComputingMode::Filter;
+    let no_more = no_new_privs().at("look at no_new_privs")?;
+    let asked_for = [Protection::Capabilities, Protection::Seccomp, Protection::NoNewPrivileges];
+    if (none && filtered && no_more) || !asked_for.into_iter().all(keeps) {
+        return Ok(());
+    }
+    Err(Errno::PERM).at("confirm that the jail is closed")
+}
+
+/// Confines signals and abstract sockets to the jail. In a ruleset of its own: all commands of a jail
+/// must be within it together, while each has the next one by itself, and it leaves mounting alone.
+pub(super) fn scopes(kernel: Option<u32>) -> Result<(), Fault> {
+    if !keeps(Protection::Landlock) || kernel.is_none_or(|kernel| kernel < 6) {
+        return Ok(());
+    }
+    let fault = |_| Fault { step: LANDLOCK_STEP.to_owned(), errno: Errno::PERM.raw_os_error() };
+    let restricted = Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .scope(Scope::from_all(ABI::V6))
+        .and_then(Ruleset::create)
+        .and_then(landlock::RulesetCreated::restrict_self);
+    restricted.map(drop).map_err(fault)
+}
+
+/// A second wall under the mount namespace: reading anywhere, writing only where it is meant.
+pub(super) fn landlock(walls: &Walls) -> Result<(), Fault> {
+    crate::fault::inject("landlock")?;
+    if !keeps(Protection::Landlock) {
+        return Ok(());
+    }
+    let Some(kernel) = walls.kernel else {
+        return if walls.required { Err(Errno::OPNOTSUPP).at(LANDLOCK_STEP) } else { Ok(()) };
+    };
+    let fault =
+        |_| Fault { step: LANDLOCK_STEP.to_owned(), errno: Errno::PERM.raw_os_error() };
+    match restrict(walls, kernel).map_err(fault)? {
+        RulesetStatus::FullyEnforced => Ok(()),
+        RulesetStatus::PartiallyEnforced | RulesetStatus::NotEnforced => {
+            Err(Errno::OPNOTSUPP).at(LANDLOCK_STEP)
+        }
+    }
+}
+
+fn restrict(walls: &Walls, kernel: u32) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
     let abi = abi(kernel);
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
         .handle_access(AccessFs::from_all(abi))?;
-    if kernel >= 6 {
-        ruleset = ruleset.scope(Scope::from_all(abi))?;
-    }
-    // In a jail without a network of any kind, TCP goes to the handed-out ports or nowhere.
-    let ports = closed_network_ports(spec).filter(|_| kernel >= 4);
+    let ports = walls.ports.as_ref().filter(|_| kernel >= 4);
     if ports.is_some() {
         ruleset = ruleset.handle_access(AccessNet::from_all(abi))?;
     }
     let mut ruleset = ruleset
         .create()?
         .add_rule(PathBeneath::new(PathFd::new("/")?, AccessFs::from_read(abi)))?;
-    let mut writable = vec!["/tmp", "/dev", "/home/agent", "/proc"];
-    if spec.output.access() == TreeAccess::ReadWrite {
-        writable.push("/output");
-    }
-    if spec.workspace.access() == TreeAccess::ReadWrite {
-        writable.push("/workspace");
-    }
-    for path in writable {
+    for path in &walls.writable {
         ruleset =
             ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, AccessFs::from_all(abi)))?;
     }
     for port in ports.into_iter().flatten() {
-        ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+        ruleset = ruleset.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     Ok(ruleset.restrict_self()?.ruleset)
-}
-
-/// The ports a jail may dial if it has no network but what is handed out; `None` if it has one.
-fn closed_network_ports(spec: &Spec) -> Option<Vec<u16>> {
-    let network = &spec.network;
-    let closed = !network.loopback || network.isolated;
-    closed.then(|| network.listeners.iter().map(|listener| listener.address.port()).collect())
 }
 
 fn abi(kernel: u32) -> ABI {
@@ -129,7 +182,11 @@ fn abi(kernel: u32) -> ABI {
     }
 }
 
-fn no_capabilities() -> Result<(), Fault> {
+/// What no child will ever hold again. Takes a while, and nothing from init.
+pub(super) fn empty_bounding_set() -> Result<(), Fault> {
+    if !keeps(Protection::Capabilities) {
+        return Ok(());
+    }
     clear_ambient_capability_set().at("clear the ambient capabilities")?;
     for bit in 0..64 {
         let capability = CapabilitySet::from_bits_retain(1 << bit);
@@ -147,7 +204,14 @@ fn no_capabilities() -> Result<(), Fault> {
         | CapabilitiesSecureBits::KEEP_CAPS_LOCKED
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE
         | CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED;
-    set_capabilities_secure_bits(locked).at("lock the secure bits")?;
+    set_capabilities_secure_bits(locked).at("lock the secure bits")
+}
+
+/// Gives up those held.
+pub(super) fn no_capabilities() -> Result<(), Fault> {
+    if !keeps(Protection::Capabilities) {
+        return Ok(());
+    }
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),

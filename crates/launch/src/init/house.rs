@@ -8,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::fs::CWD;
+use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_bind_recursive, move_mount,
     open_tree,
@@ -15,7 +16,10 @@ use rustix::mount::{
 use sys::{MountAttributes, Reach, restrict_mount};
 
 use super::file;
+use crate::fault;
 use crate::message::{Access, At as _, Fault, Spec, Tree};
+use crate::mutation::{Protection, keeps};
+use crate::shape::Shape;
 use crate::template::{self, JAIL, NEW_ROOT};
 
 /// Size of `/dev/shm`, and of the home directory: memory, which the jail's limit counts.
@@ -40,32 +44,53 @@ const MASKED_FILES: [&str; 12] = [
 ];
 const MASKED_DIRECTORIES: [&str; 4] = ["acpi", "bus", "irq", "scsi"];
 
-/// Mounts everything and pivots into it.
-pub(super) fn build(spec: &Spec, trees: Vec<OwnedFd>, code: Option<OwnedFd>) -> Result<(), Fault> {
+/// Mounts what every jail of a shape has, and pivots into it.
+pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
+    fault::inject("template")?;
     mount_bind_recursive(JAIL, NEW_ROOT).at("bind the template")?;
-    proc(spec)?;
+    fault::inject("proc")?;
+    proc(shape)?;
+    fault::inject("mounts")?;
     let pts = c"newinstance,ptmxmode=0666,mode=620,max=64";
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("devpts", format!("{NEW_ROOT}/dev/pts"), "devpts", quiet, pts).at("mount /dev/pts")?;
-    tmpfs("dev/shm", SHARED_MEMORY_BYTES, 0o1777, MountFlags::NOEXEC)?;
-    tmpfs("tmp", spec.limits.tmp_bytes, 0o1777, MountFlags::NOEXEC)?;
+    let no_exec =
+        if keeps(Protection::NoExec) { MountFlags::NOEXEC } else { MountFlags::empty() };
+    tmpfs("dev/shm", SHARED_MEMORY_BYTES, 0o1777, no_exec)?;
+    tmpfs("tmp", shape.tmp, 0o1777, no_exec)?;
     tmpfs("home/agent", HOME_BYTES, 0o700, MountFlags::empty())?;
+    for (name, bytes) in [("workspace", shape.workspace), ("output", shape.output)] {
+        if let Some(bytes) = bytes {
+            tmpfs(name, bytes, 0o755, MountFlags::empty())?;
+        }
+    }
+    fault::inject("pivot")?;
+    template::pivot(NEW_ROOT)
+}
+
+/// Brings in what is one jail's own: the host's directories, flavors, the code.
+pub(super) fn attach(spec: &Spec, trees: Vec<OwnedFd>, code: Option<OwnedFd>) -> Result<(), Fault> {
     let mut trees = trees.into_iter();
-    place("workspace", &spec.workspace, &mut trees)?;
-    place("output", &spec.output, &mut trees)?;
+    for (name, tree) in [("workspace", &spec.workspace), ("output", &spec.output)] {
+        if let Tree::Host { .. } = tree {
+            let tree = trees.next().ok_or(Errno::BADF).at(format!("find /{name}"))?;
+            move_in(&tree, &format!("/{name}"))?;
+        }
+    }
     flavors(spec, trees)?;
     if let (Some(name), Some(code)) = (&spec.code, code) {
         write_code(name, code)?;
     }
-    if let Tree::Fresh { access: Access::ReadOnly, .. } = spec.workspace {
-        close("workspace")?;
+    for (name, tree) in [("workspace", &spec.workspace), ("output", &spec.output)] {
+        if let Tree::Fresh { access: Access::ReadOnly, .. } = tree {
+            close(name)?;
+        }
     }
-    template::pivot(NEW_ROOT)?;
-    rustix::process::chdir("/workspace").at("enter /workspace")
+    Ok(())
 }
 
 /// A `/proc` of this PID namespace, without what is the machine's.
-fn proc(spec: &Spec) -> Result<(), Fault> {
+fn proc(shape: &Shape) -> Result<(), Fault> {
     let target = format!("{NEW_ROOT}/proc");
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if mount("proc", &target, "proc", flags, c"hidepid=invisible").is_err() {
@@ -74,7 +99,10 @@ fn proc(spec: &Spec) -> Result<(), Fault> {
         return mount("proc", &target, "proc", flags, c"hidepid=invisible,subset=pid")
             .at("mount /proc");
     }
-    namespace_limits(spec)?;
+    namespace_limits(shape)?;
+    if !keeps(Protection::ProcMasks) {
+        return Ok(());
+    }
     read_only(&format!("{target}/sys"))?;
     for name in MASKED_FILES {
         cover(&format!("{target}/{name}"), |masked| {
@@ -92,9 +120,12 @@ fn proc(spec: &Spec) -> Result<(), Fault> {
 
 /// What one jail may use up of what the kernel counts by user or network namespace. The first is
 /// also a second wall beside the filter: in this user namespace, no further one can be made.
-fn namespace_limits(spec: &Spec) -> Result<(), Fault> {
-    let mut limits = vec![("user/max_user_namespaces", "0"), ("user/max_inotify_instances", "64")];
-    if spec.network.loopback {
+fn namespace_limits(shape: &Shape) -> Result<(), Fault> {
+    let mut limits = vec![("user/max_inotify_instances", "64")];
+    if keeps(Protection::NamespaceLimit) {
+        limits.push(("user/max_user_namespaces", "0"));
+    }
+    if shape.network.loopback {
         // Queued bytes of TCP are not in the memory limit of cgroup v1.
         limits.push(("net/ipv4/tcp_rmem", "4096 65536 524288"));
         limits.push(("net/ipv4/tcp_wmem", "4096 65536 524288"));
@@ -109,7 +140,7 @@ fn read_only(path: &str) -> Result<(), Fault> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let tree = open_tree(CWD, path, flags).at(format!("open {path}"))?;
     restrict_mount(&tree, MountAttributes::READ_ONLY, Reach::One).at(format!("close {path}"))?;
-    attach(&tree, path)
+    move_in(&tree, path)
 }
 
 /// Covers a path if there is one. Which files `/proc` has differs between kernels.
@@ -120,27 +151,15 @@ fn cover(path: &str, bind: impl Fn(&str) -> rustix::io::Result<()>) -> Result<()
     }
 }
 
-/// Mounts or moves what stands at `/workspace` or `/output`.
-fn place(name: &str, tree: &Tree, trees: &mut impl Iterator<Item = OwnedFd>) -> Result<(), Fault> {
-    match tree {
-        // Read-only ones are closed later, when the code is in.
-        Tree::Fresh { bytes, .. } => tmpfs(name, *bytes, 0o755, MountFlags::empty()),
-        Tree::Host { .. } => {
-            let tree = trees.next().ok_or(rustix::io::Errno::BADF).at(format!("find /{name}"))?;
-            attach(&tree, &format!("{NEW_ROOT}/{name}"))
-        }
-    }
-}
-
 fn flavors(spec: &Spec, trees: impl Iterator<Item = OwnedFd>) -> Result<(), Fault> {
     if spec.flavors.is_empty() {
         return Ok(());
     }
-    tmpfs("opt/flavors", 64 << 10, 0o755, MountFlags::empty())?;
+    mount_tmpfs("/opt/flavors", 64 << 10, 0o755, MountFlags::empty())?;
     for ((name, _), tree) in spec.flavors.iter().zip(trees) {
-        let target = format!("{NEW_ROOT}/opt/flavors/{name}");
+        let target = format!("/opt/flavors/{name}");
         fs::create_dir(&target).at(format!("make the flavor {name}"))?;
-        attach(&tree, &target)?;
+        move_in(&tree, &target)?;
     }
     close("opt/flavors")
 }
@@ -148,7 +167,7 @@ fn flavors(spec: &Spec, trees: impl Iterator<Item = OwnedFd>) -> Result<(), Faul
 /// The tmpfs is new and only we can write to it, so no link can stand in the way.
 fn write_code(name: &str, code: OwnedFd) -> Result<(), Fault> {
     let mut code = file(code);
-    let path = Path::new(NEW_ROOT).join("workspace").join(name);
+    let path = Path::new("/workspace").join(name);
     code.rewind()
         .and_then(|()| File::options().write(true).create_new(true).mode(0o644).open(path))
         .and_then(|mut target| copy(&mut code, &mut target))
@@ -156,13 +175,13 @@ fn write_code(name: &str, code: OwnedFd) -> Result<(), Fault> {
     Ok(())
 }
 
-fn attach(tree: &OwnedFd, target: &str) -> Result<(), Fault> {
+fn move_in(tree: &OwnedFd, target: &str) -> Result<(), Fault> {
     move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .at(format!("attach {target}"))
 }
 
 fn close(name: &str) -> Result<(), Fault> {
-    let target = format!("{NEW_ROOT}/{name}");
+    let target = format!("/{name}");
     let mounted =
         open_tree(CWD, &target, OpenTreeFlags::OPEN_TREE_CLOEXEC).at(format!("open /{name}"))?;
     restrict_mount(mounted, MountAttributes::READ_ONLY, Reach::One).at(format!("close /{name}"))
@@ -170,11 +189,15 @@ fn close(name: &str) -> Result<(), Fault> {
 
 /// Mounts a tmpfs of a given size. Files are memory, so their number is limited, too.
 fn tmpfs(name: &str, bytes: u64, mode: u32, more: MountFlags) -> Result<(), Fault> {
+    mount_tmpfs(&format!("{NEW_ROOT}/{name}"), bytes, mode, more)
+}
+
+fn mount_tmpfs(target: &str, bytes: u64, mode: u32, more: MountFlags) -> Result<(), Fault> {
+    let bytes = if keeps(Protection::TreeLimit) { bytes } else { bytes * 1024 };
     let inodes = (bytes / 4096).clamp(64, 1 << 20);
     let options = CString::new(format!("size={bytes},nr_inodes={inodes},mode={mode:o}"))
         .map_err(|_| rustix::io::Errno::INVAL)
         .at("write mount options")?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | more;
-    mount("tmpfs", format!("{NEW_ROOT}/{name}"), "tmpfs", flags, options.as_c_str())
-        .at(format!("mount /{name}"))
+    mount("tmpfs", target, "tmpfs", flags, options.as_c_str()).at(format!("mount {target}"))
 }

@@ -4,12 +4,12 @@
 //! 203.0.113.7:443 reaches a listener of this jail bound to port 443, and the accepted socket's own
 //! address is what it dialled. The listeners are served from outside; packets never leave.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
+use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr, socket_error};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, listen, recv, sendto,
     socket_with,
@@ -48,7 +48,29 @@ fn configure(local: &Local) -> Result<(), Fault> {
     }
 }
 
-fn listener(asked: &Listener) -> Result<OwnedFd, Fault> {
+/// Begins to connect to a port of the jail itself; it may still be connecting when it is given.
+pub(super) fn connect(port: u16) -> Result<OwnedFd, Errno> {
+    match connect_to(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)) {
+        // Nobody there for IPv4: what listens on `::1` only shall be found, too.
+        Err(Errno::CONNREFUSED) => connect_to(SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port))
+            .map_err(|_| Errno::CONNREFUSED),
+        other => other,
+    }
+}
+
+fn connect_to(address: SocketAddr) -> Result<OwnedFd, Errno> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+    match rustix::net::connect(&socket, &address) {
+        // On `lo` a refusal is there as soon as the call returns.
+        Ok(()) | Err(Errno::INPROGRESS) => socket_error(&socket)?.map(|()| socket),
+        Err(error) => Err(error),
+    }
+}
+
+/// Binds one socket.
+pub(super) fn listener(asked: &Listener) -> Result<OwnedFd, Fault> {
     let step = || format!("listen on {:?} {}", asked.transport, asked.address);
     let made = open(asked).and_then(|(socket, address)| {
         set_socket_reuseaddr(&socket, true)?;

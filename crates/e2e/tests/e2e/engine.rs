@@ -1,0 +1,34 @@
+//! The library `jail`, without a server: many commands, terminals, sockets, limits, the warm pool.
+
+mod commands;
+mod limits;
+mod pool;
+
+use jail::{Builder, Config, Engine, Jail, Pipes, Running};
+use tokio::io::AsyncReadExt as _;
+
+/// An engine whose launcher is the built program.
+async fn engine(pool: jail::Pool) -> Engine {
+    let config =
+        Config { hosts: Vec::new(), program: e2e::program(), pool, left_out: Vec::new() };
+    Engine::start(config).await.expect("an engine")
+}
+
+/// A jail that runs a script.
+fn sh(script: &str) -> Builder {
+    Jail::builder("/bin/sh").args(["-c", script])
+}
+
+/// Runs a jail to its end; gives its output and how it ended.
+async fn run(engine: &Engine, jail: Builder) -> (String, jail::Outcome) {
+    let Running { mut jail, pipes, .. } = jail.spawn(engine).await.expect("a jail");
+    let Pipes { mut stdout, mut stderr, .. } = pipes.expect("streams");
+    let (mut out, mut err) = (String::new(), String::new());
+    let limit = std::time::Duration::from_secs(20);
+    let (_, _, outcome) = tokio::join!(
+        stdout.read_to_string(&mut out),
+        stderr.read_to_string(&mut err),
+        jail.wait(limit)
+    );
+    (out + &err, outcome)
+}

@@ -1,0 +1,107 @@
+//! Limits, statistics, freezing.
+
+use std::time::{Duration, Instant};
+
+use jail::{Exit, Jail, Pool, Running};
+
+use super::{engine, run, sh};
+
+#[tokio::test]
+async fn when_memory_runs_out_the_whole_jail_goes() {
+    let engine = engine(Pool::NONE).await;
+    // The bomb is a child: its parent would live on, and with it the jail.
+    let bomb = "python3 -c 'x = []\nwhile True: x.append(bytearray(1 << 20))' & sleep 3131";
+    let began = Instant::now();
+    let (_, outcome) = run(&engine, sh(bomb).memory_bytes(64 << 20)).await;
+    assert!(outcome.oom_killed, "{outcome:?}");
+    assert_eq!(outcome.exit, Exit::Signal(9));
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert!(outcome.statistics.unwrap().memory_peak_bytes <= 64 << 20);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn processor_time_is_limited_for_all_together() {
+    let engine = engine(Pool::NONE).await;
+    let burn = "for n in 1 2 3; do (while :; do :; done) & done; wait";
+    let jail = sh(burn).cpu_percent(400).cpu_time(Some(Duration::from_millis(600)));
+    let (_, outcome) = run(&engine, jail).await;
+    assert!(outcome.cpu_exhausted && !outcome.timed_out, "{outcome:?}");
+    let used = outcome.statistics.unwrap();
+    assert!((550_000..1_500_000).contains(&used.cpu_usage_usec), "{used:?}");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn statistics_tell_user_from_system_time() {
+    let engine = engine(Pool::NONE).await;
+    let (_, outcome) = run(&engine, sh("n=0; while [ $n -lt 300000 ]; do n=$((n+1)); done")).await;
+    let used = outcome.statistics.unwrap();
+    assert!(used.cpu_user_usec > used.cpu_system_usec, "{used:?}");
+    assert_eq!(used.cpu_user_usec + used.cpu_system_usec, used.cpu_usage_usec);
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_quota_and_a_weight_are_in_force() {
+    let engine = engine(Pool::NONE).await;
+    let script = "t=$(date +%s%N); n=0; while [ $n -lt 150000 ]; do n=$((n+1)); done; \
+        echo $(( ($(date +%s%N) - t) / 1000000 ))";
+    let mut times = Vec::new();
+    for percent in [100, 20] {
+        let limits = jail::Limits {
+            cpu_percent: percent,
+            cpu_weight: Some(10),
+            ..Jail::idle().build().limits
+        };
+        let (said, _) = run(&engine, sh(script).limits(limits)).await;
+        times.push(said.trim().parse::<u64>().unwrap());
+    }
+    assert!(times[1] > times[0] * 2, "{times:?} ms at 100 % and at 20 %");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_frozen_jail_stands_still_and_can_be_killed() {
+    let engine = engine(Pool::NONE).await;
+    let Running { mut jail, .. } =
+        sh("while :; do :; done").cpu_percent(50).spawn(&engine).await.unwrap();
+    jail.freeze().await.unwrap();
+    let before = jail.statistics().cpu_usage_usec;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(jail.statistics().cpu_usage_usec, before);
+    jail.thaw().unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(jail.statistics().cpu_usage_usec > before);
+    jail.freeze().await.unwrap();
+    jail.kill();
+    tokio::time::timeout(Duration::from_secs(5), jail.gone()).await.expect("it is gone");
+    assert_eq!(jail.end().await, Exit::Signal(9));
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_written_to_a_fresh_tree_is_limited_in_bytes_and_files() {
+    let engine = engine(Pool::NONE).await;
+    let fill = "head -c 9000000 /dev/zero > /output/big; ls -l /output/big | awk '{print $5}'; rm /output/big; \
+        n=0; while touch /output/$n 2>/dev/null; do n=$((n+1)); done; echo $n; df --output=size -B1 /tmp | tail -1";
+    let tree = jail::Tree::Fresh { bytes: 4 << 20, access: jail::Access::ReadWrite };
+    let limits = jail::Limits { tmp_bytes: 2 << 20, ..Jail::idle().build().limits };
+    let (said, _) = run(&engine, sh(&format!("exec 2>/dev/null; {fill}")).output(tree).limits(limits)).await;
+    let numbers: Vec<u64> = said.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    assert_eq!((numbers[0], numbers[2]), (4 << 20, 2 << 20), "{said}");
+    assert!((900..=1024).contains(&numbers[1]), "{said}");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_limit_of_disk_throughput_is_in_force_or_refused() {
+    let engine = engine(Pool::NONE).await;
+    let mut start = Jail::builder("/bin/true").build();
+    start.limits.io_bytes_per_second = Some(1 << 20);
+    match engine.spawn(start).await {
+        Ok(running) => assert!(running.enforced.iter().any(|name| name == "io")),
+        Err(error) => assert!(error.to_string().contains("limit io"), "{error}"),
+    }
+    engine.shutdown().await;
+}

@@ -1,0 +1,132 @@
+//! The warm pool: blanks are made, used once, bounded, and given up.
+
+use std::time::Duration;
+
+use e2e::house::eventually;
+use jail::{Engine, Jail, Pool};
+
+use super::{engine, run, sh};
+
+/// Inits of an engine's launcher: jails and blanks.
+async fn inits(engine: &Engine) -> Vec<u32> {
+    let launcher = engine.launcher_pid().await.unwrap();
+    let children = std::fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"));
+    children.unwrap().split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+async fn settled(engine: &Engine, size: usize) {
+    eventually(&format!("{size} blanks"), async || engine.blanks().await == Some(size)).await;
+}
+
+#[tokio::test]
+async fn a_warm_start_uses_a_blank_and_another_is_made() {
+    let engine = engine(Pool { size: 2, reserve_bytes: 0 }).await;
+    engine.warm(&sh("").build()).await.unwrap();
+    settled(&engine, 2).await;
+    let (said, outcome) = run(&engine, sh("echo $$; id -u; hostname")).await;
+    assert_eq!((said.as_str(), outcome.exit_code()), ("2\n1000\njail\n", 0));
+    settled(&engine, 2).await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_the_jail_before() {
+    let engine = engine(Pool { size: 1, reserve_bytes: 0 }).await;
+    let leave = "echo secret > /tmp/s; echo secret > /output/s; echo secret > /dev/shm/s; echo secret > /home/agent/s; sleep 2121 &";
+    let look = "cat /tmp/s /output/s /dev/shm/s /home/agent/s 2>/dev/null; ls -A /tmp /output /dev/shm /home/agent; ps -e -o args= | grep -c '[s]leep 2121'; ipcs -m | grep -c 0x";
+    for _ in 0..3 {
+        run(&engine, sh(leave)).await;
+        settled(&engine, 1).await;
+        let (said, _) = run(&engine, sh(look)).await;
+        assert_eq!(said, "/dev/shm:\n\n/home/agent:\n\n/output:\n\n/tmp:\n0\n0\n");
+    }
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_blank_is_for_one_host_user_and_one_shape_only() {
+    let engine = engine(Pool { size: 4, reserve_bytes: 0 }).await;
+    let who = "cat /proc/self/uid_map | awk '{print $2}'";
+    for id in [400_001, 400_002, 400_001] {
+        let (said, _) = run(&engine, sh(who).host_id(id)).await;
+        let expected = if rustix::process::geteuid().is_root() {
+            id
+        } else {
+            rustix::process::geteuid().as_raw()
+        };
+        assert_eq!(said.trim(), expected.to_string());
+    }
+    // A strict one must not get a standard blank.
+    settled(&engine, 4).await;
+    let socket = "python3 -c 'import socket; socket.socket(); print(1)' 2>/dev/null; echo end";
+    let (said, _) = run(&engine, sh(socket).profile(jail::Profile::Strict)).await;
+    assert_eq!(said, "end\n");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_pool_is_bounded_over_all_shapes() {
+    let engine = engine(Pool { size: 3, reserve_bytes: 0 }).await;
+    for size in 1..=10 {
+        let mut start = sh("").build();
+        start.limits.tmp_bytes = size << 20;
+        engine.warm(&start).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        assert!(engine.blanks().await.unwrap() <= 3);
+    }
+    settled(&engine, 3).await;
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn none_is_kept_when_memory_is_short_and_none_when_it_is_off() {
+    for pool in [Pool { size: 4, reserve_bytes: u64::MAX }, Pool::NONE] {
+        let engine = engine(pool).await;
+        engine.warm(&sh("").build()).await.unwrap();
+        run(&engine, sh("true")).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(engine.blanks().await, Some(0));
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn a_blank_that_was_killed_is_not_given_out() {
+    let engine = engine(Pool { size: 2, reserve_bytes: 0 }).await;
+    engine.warm(&sh("").build()).await.unwrap();
+    settled(&engine, 2).await;
+    for pid in inits(&engine).await {
+        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let path = format!("/proc/{}", pid.as_raw_nonzero());
+        eventually("it is gone", async || !std::path::Path::new(&path).exists()).await;
+    }
+    let (said, _) = run(&engine, sh("echo alive")).await;
+    assert_eq!(said, "alive\n");
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn limits_are_those_of_the_start_not_of_the_blank() {
+    let engine = engine(Pool { size: 1, reserve_bytes: 0 }).await;
+    for pids in [8, 30, 8] {
+        let (said, _) = run(&engine, sh("n=0; while sleep 9 & do n=$((n+1)); echo $n; done").pids(pids)).await;
+        let most: u32 = said.lines().filter_map(|line| line.parse().ok()).max().unwrap();
+        assert_eq!(most, pids - 1);
+        settled(&engine, 1).await;
+    }
+    engine.shutdown().await;
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_the_engine_goes() {
+    let engine = engine(Pool { size: 4, reserve_bytes: 0 }).await;
+    engine.warm(&Jail::builder("true").build()).await.unwrap();
+    settled(&engine, 4).await;
+    let all = inits(&engine).await;
+    assert!(all.len() >= 4);
+    engine.shutdown().await;
+    for pid in all {
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "{pid} is left");
+    }
+}

@@ -1,0 +1,167 @@
+//! Talking to one jail's init: orders out, reports to who waits for them.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use launch::message::{Exit, FIRST, Fault, Order, Process, Report};
+use rustix::process::Signal;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::link;
+
+/// What a further command begins with: the errno of an `exec` that failed, and its terminal.
+pub(crate) type Started = Result<(Option<i32>, Option<OwnedFd>), Fault>;
+
+/// The talk with one init. Dropping it ends the talk, and with it the jail.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    socket: Arc<AsyncFd<OwnedFd>>,
+    waiting: Arc<Mutex<Waiting>>,
+    next: AtomicU32,
+    _reader: JoinSet<()>,
+}
+
+/// Who waits for what.
+#[derive(Debug, Default)]
+struct Waiting {
+    starts: HashMap<Process, oneshot::Sender<Started>>,
+    ends: HashMap<Process, oneshot::Sender<Exit>>,
+    sockets: HashMap<u32, oneshot::Sender<Result<OwnedFd, Fault>>>,
+    gone: bool,
+}
+
+/// Why init did not do as it was told.
+#[derive(Debug, thiserror::Error)]
+pub enum OrderError {
+    /// The jail is being killed, or has ended.
+    #[error("the jail has gone")]
+    Gone,
+    #[error("could not speak to the jail")]
+    Speak(#[source] io::Error),
+    #[error("the jail could not: {0}")]
+    Refused(#[source] Fault),
+}
+
+impl Conversation {
+    /// Goes on with a talk after its first report; gives also the end of the first command.
+    pub(crate) fn new(socket: AsyncFd<OwnedFd>) -> (Self, oneshot::Receiver<Exit>) {
+        let socket = Arc::new(socket);
+        let (end, first) = oneshot::channel();
+        let mut waiting = Waiting::default();
+        waiting.ends.insert(FIRST, end);
+        let waiting = Arc::new(Mutex::new(waiting));
+        let mut reader = JoinSet::new();
+        reader.spawn(listen(Arc::clone(&socket), Arc::clone(&waiting)));
+        (Self { socket, waiting, next: AtomicU32::new(FIRST + 1), _reader: reader }, first)
+    }
+
+    /// A number that was not used yet.
+    pub(crate) fn number(&self) -> u32 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Sends an order that is not answered.
+    pub(crate) async fn tell(&self, order: &Order) -> Result<(), OrderError> {
+        self.send(order, &[]).await
+    }
+
+    /// Starts a command; gives also its end, which may come before the start is known.
+    pub(crate) async fn start(
+        &self,
+        further: launch::message::Further,
+        streams: &[OwnedFd],
+    ) -> Result<(Option<i32>, Option<OwnedFd>, oneshot::Receiver<Exit>), OrderError> {
+        let process = further.process;
+        let (start, started) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        {
+            let mut waiting = lock(&self.waiting);
+            if waiting.gone {
+                return Err(OrderError::Gone);
+            }
+            waiting.starts.insert(process, start);
+            waiting.ends.insert(process, end);
+        }
+        self.send(&Order::Start(Box::new(further)), streams).await?;
+        let (not_executed, terminal) =
+            started.await.map_err(|_| OrderError::Gone)?.map_err(OrderError::Refused)?;
+        Ok((not_executed, terminal, ended))
+    }
+
+    /// Asks for a socket of the jail's network.
+    pub(crate) async fn socket(
+        &self,
+        order: impl FnOnce(u32) -> Order,
+    ) -> Result<OwnedFd, OrderError> {
+        let request = self.number();
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut waiting = lock(&self.waiting);
+            if waiting.gone {
+                return Err(OrderError::Gone);
+            }
+            waiting.sockets.insert(request, answer);
+        }
+        self.send(&order(request), &[]).await?;
+        answered.await.map_err(|_| OrderError::Gone)?.map_err(OrderError::Refused)
+    }
+
+    async fn send(&self, order: &Order, descriptors: &[OwnedFd]) -> Result<(), OrderError> {
+        use std::os::fd::AsFd as _;
+        let lent: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
+        link::send(&self.socket, order, &lent).await.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => OrderError::Gone,
+            _ => OrderError::Speak(error),
+        })
+    }
+}
+
+/// Hands each report to who waits for it, until init goes.
+async fn listen(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
+    while let Ok(Some((report, mut descriptors))) = link::receive::<Report>(&socket).await {
+        let mut waiting = lock(&waiting);
+        match report {
+            Report::Exited { process, exit } => tell(waiting.ends.remove(&process), exit),
+            Report::Started { process, not_executed } => {
+                tell(waiting.starts.remove(&process), Ok((not_executed, descriptors.pop())));
+            }
+            Report::NotStarted { process, fault } => {
+                waiting.ends.remove(&process);
+                tell(waiting.starts.remove(&process), Err(fault));
+            }
+            Report::Socket { request, refused } => {
+                let socket = match (refused, descriptors.pop()) {
+                    (None, Some(socket)) => Ok(socket),
+                    (Some(fault), _) => Err(fault),
+                    (None, None) => continue,
+                };
+                tell(waiting.sockets.remove(&request), socket);
+            }
+            Report::Ready { .. } | Report::Failed(_) => {}
+        }
+    }
+    // Init itself was killed: by the kernel, for memory, or from outside. All it had is, too.
+    let mut waiting = lock(&waiting);
+    waiting.gone = true;
+    waiting.starts.clear();
+    waiting.sockets.clear();
+    for (_, end) in waiting.ends.drain() {
+        tell(Some(end), Exit::Signal(Signal::KILL.as_raw()));
+    }
+}
+
+/// Who has gone away needs no answer.
+fn tell<T>(to: Option<oneshot::Sender<T>>, what: T) {
+    if let Some(to) = to {
+        drop(to.send(what));
+    }
+}
+
+fn lock(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
