@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use control::network::{self, Mode, Plan};
-use egress::{Dialler, Policy, Rule};
+use control::{NetworkUse, RefusedUse};
+use egress::{Dialler, Policy, Rule, TrafficLimits};
 use jail::{Access, Engine, Jail, Limits, Outcome, Pipes, Running, Start, Stdin, Tree};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +26,18 @@ pub(crate) struct Flags {
     /// A host it may reach, `*.` for all names below one; without a port, 80 and 443; repeatable
     #[arg(long, value_name = "HOST[:PORT]")]
     allow: Vec<String>,
+    /// Connections open at once [default: 256]
+    #[arg(long, value_name = "N", value_parser = number_of_connections)]
+    net_connections: Option<usize>,
+    /// Connections opened in any second
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    net_connections_per_sec: Option<u32>,
+    /// Bytes a second, sent and received together
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    net_bytes_per_sec: Option<u64>,
+    /// Bytes sent and received together, until connections are cut
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    net_bytes: Option<u64>,
     /// A private network that allowed names may lead to; repeatable
     #[arg(long, value_name = "CIDR")]
     allow_private: Vec<String>,
@@ -163,10 +176,18 @@ fn plan(flags: &Flags) -> anyhow::Result<Plan> {
         .iter()
         .map(|rule| rule.parse::<Rule>().with_context(|| format!("--allow {rule:?}")));
     let rules: Vec<Rule> = rules.collect::<anyhow::Result<_>>()?;
+    let limits = TrafficLimits {
+        connections: flags.net_connections,
+        connections_per_second: flags.net_connections_per_sec,
+        bytes_per_second: flags.net_bytes_per_sec,
+        bytes: flags.net_bytes,
+    };
     let mode = match (flags.net, rules.is_empty()) {
         (None | Some(Net::None), true) => Mode::None,
         (Some(Net::Loopback), true) => Mode::Loopback,
-        (None | Some(Net::Allowlist), false) => Mode::Allowlist(Policy::new(rules)),
+        (None | Some(Net::Allowlist), false) => {
+            Mode::Allowlist(Policy::new(rules), limits)
+        }
         (Some(Net::Allowlist), true) => bail!("--net allowlist needs at least one --allow"),
         (Some(Net::None | Net::Loopback), false) => {
             bail!("--allow contradicts --net none and --net loopback: leave out one")
@@ -241,7 +262,7 @@ async fn attend(
     let Running { mut jail, pipes, listeners, enforced } = running;
     let Pipes { stdin, stdout, stderr } = pipes.context("a command has streams")?;
     let tasks = tokio_util::task::TaskTracker::new();
-    let _served = network::serve(plan, listeners, dialler, None, &tasks)?;
+    let served = network::serve(plan, listeners, dialler, None, &tasks)?;
     let (orders, mut signals) = tokio::sync::mpsc::channel(16);
     for kind in FORWARDED {
         let mut incoming = signal(kind)?;
@@ -270,10 +291,14 @@ async fn attend(
         Some(passed) => Some(passed),
         None => drain(output, &mut signals, outcome.timed_out).await,
     };
+    let used = served.used();
+    if !json {
+        say_refused(used.as_ref());
+    }
     if let Some((out, err)) = passed
         && json
     {
-        print_json(&outcome, out, err, &enforced)?;
+        print_json(&outcome, out, err, &enforced, used.as_ref())?;
     }
     Ok(exit_code(&outcome))
 }
@@ -353,7 +378,30 @@ async fn write_all(
     to.flush().await
 }
 
-fn print_json(outcome: &Outcome, out: Kept, err: Kept, enforced: &[String]) -> anyhow::Result<()> {
+fn number_of_connections(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number @ 1..=256) => Ok(number),
+        _ => Err("a number from 1 to 256".to_owned()),
+    }
+}
+
+/// Tells what would have to be allowed for the command to get what it wanted.
+fn say_refused(used: Option<&NetworkUse>) {
+    for refused in used.map(|used| used.refused.as_slice()).unwrap_or_default() {
+        let RefusedUse { reason, protocol, host, port, rule, .. } = refused;
+        let remedy = rule.as_ref().map(|rule| format!("; --allow {rule}")).unwrap_or_default();
+        let port = if *port == 0 { String::new() } else { format!(":{port}") };
+        eprintln!("agentjail: refused {protocol} {host}{port} ({reason}{remedy})");
+    }
+}
+
+fn print_json(
+    outcome: &Outcome,
+    out: Kept,
+    err: Kept,
+    enforced: &[String],
+    used: Option<&NetworkUse>,
+) -> anyhow::Result<()> {
     let stats = outcome.statistics.map(|stats| {
         json!({
             "memory_peak_bytes": stats.memory_peak_bytes,
@@ -378,6 +426,7 @@ fn print_json(outcome: &Outcome, out: Kept, err: Kept, enforced: &[String]) -> a
         "oom_killed": outcome.oom_killed,
         "stats": stats,
         "enforced": enforced,
+        "network": used,
     });
     // Control characters beyond ASCII, which JSON leaves as they are, speak to terminals, too.
     let plain = |c: char| match c {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use secret::Vault;
 use store::Store;
 
@@ -69,6 +69,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/runs/stream", post(runs::stream))
         .route("/v1/jails", get(jails::list))
         .route("/v1/jails/{id}", get(jails::get))
+        .route("/v1/jails/{id}/network", put(jails::put_network))
         .route("/v1/audit", get(audit::list));
     edge::wrap(routes, app)
 }

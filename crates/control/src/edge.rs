@@ -139,7 +139,7 @@ fn cors(origins: &[String]) -> CorsLayer {
     let origins = origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok());
     CorsLayer::new()
         .allow_origin(AllowOrigin::list(origins))
-        .allow_methods([Method::GET, Method::POST, Method::PATCH, Method::DELETE])
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
         .allow_headers([AUTHORIZATION, CONTENT_TYPE, ACCEPT])
         .expose_headers([axum::http::HeaderName::from_static("x-request-id")])
 }
@@ -149,7 +149,13 @@ impl From<crate::exec::ExecError> for ApiError {
     fn from(error: crate::exec::ExecError) -> Self {
         use crate::exec::ExecError as E;
         use crate::exec::flavors::FlavorError;
+        use crate::network::SteerError;
         match &error {
+            E::Ended(_) | E::Steer(SteerError::NoGate) => Self::new(Kind::Conflict, error),
+            E::Steer(SteerError::Plan(_) | SteerError::LowPort(_)) => {
+                Self::new(Kind::Invalid, error)
+            }
+            E::Steer(SteerError::Listen(..) | SteerError::Serve(_)) => Self::internal(error),
             E::TooMany => Self::new(Kind::TooMany, error),
             E::Plan(_) | E::NoRuntime(..) | E::Flavor(FlavorError::Unknown(_)) => {
                 Self::new(Kind::Invalid, error)

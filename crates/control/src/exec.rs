@@ -16,9 +16,10 @@ mod owner;
 mod result;
 mod service;
 
-pub(crate) use options::ExecOptions;
+pub(crate) use options::{ExecOptions, policy};
 pub(crate) use owner::Event;
 pub(crate) use result::{ExecResult, ResourceStats};
+pub use result::{NetworkUse, RefusedUse};
 pub(crate) use service::{
     Code, ExecError, Executor, ExecutorParts, Job, Live, Program, SessionAccess,
 };

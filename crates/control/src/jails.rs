@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use httpkit::{ApiError, Kind, Path, Query};
+use httpkit::{ApiError, Json as JsonBody, Kind, Path, Query};
 use ids::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::edge::internal;
-use crate::exec::{Live, ResourceStats};
+use crate::exec::{Live, ResourceStats, policy};
 use crate::openapi::ErrorBody;
 
 const DEFAULT_LIMIT: u32 = 50;
@@ -65,6 +65,8 @@ pub(crate) struct JailRecord {
     memory_peak_bytes: Option<u64>,
     memory_current_bytes: Option<u64>,
     cpu_usage_usec: Option<u64>,
+    cpu_user_usec: Option<u64>,
+    cpu_system_usec: Option<u64>,
     io_read_bytes: Option<u64>,
     io_write_bytes: Option<u64>,
     pids_current: Option<u64>,
@@ -76,6 +78,8 @@ pub(crate) struct JailRecord {
     config: Value,
     /// Protections and limits that were in force.
     enforced: Vec<String>,
+    /// Of a jail with an allowlist that has ended: see `NetworkUse`.
+    network: Option<Value>,
 }
 
 /// `GET /v1/jails`
@@ -120,6 +124,43 @@ pub(crate) async fn get(
     Ok(Json(with_live(&app, row)))
 }
 
+/// What a running jail may reach from now on.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct NetworkPatch {
+    /// 0 to 32 entries, as in `network.domains` of a run; none closes everything.
+    domains: Vec<String>,
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct NetworkPatched {
+    domains: Vec<String>,
+    /// Open connections that the new list does not allow, and that were cut.
+    cut: usize,
+}
+
+/// `PUT /v1/jails/{id}/network`
+#[utoipa::path(put, path = "/v1/jails/{id}/network", tag = "jails", params(("id" = i64, Path)),
+    request_body = NetworkPatch, responses(
+    (status = 200, description = "In force: for new connections, and for those open", body = NetworkPatched),
+    (status = 400, description = "An entry is wrong, or cannot be served", body = ErrorBody),
+    (status = 404, description = "There is none", body = ErrorBody),
+    (status = 409, description = "It has ended, or was started without an allowlist", body = ErrorBody),
+))]
+pub(crate) async fn put_network(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    JsonBody(patch): JsonBody<NetworkPatch>,
+) -> Result<Json<NetworkPatched>, ApiError> {
+    let id: i64 = id.parse().map_err(|_| ApiError::said(Kind::Invalid, "invalid id"))?;
+    let row = app.store.jail(caller.sees(None)?, id).await.map_err(internal)?;
+    row.ok_or_else(|| ApiError::said(Kind::NotFound, format!("jail {id}")))?;
+    let policy = policy(&patch.domains)?;
+    let cut = app.executor.steer(id, policy).await?;
+    Ok(Json(NetworkPatched { domains: patch.domains, cut }))
+}
+
 /// A limit as sent, however large.
 pub(crate) fn capped(limit: Option<u64>, default: u32, most: u32) -> u32 {
     limit.map_or(default, |limit| u32::try_from(limit).map_or(most, |limit| limit.min(most)))
@@ -135,6 +176,8 @@ fn record(row: JailRow, live: Option<Live>) -> JailRecord {
         memory_peak_bytes: stats.memory_peak_bytes,
         memory_current_bytes: stats.memory_current_bytes,
         cpu_usage_usec: stats.cpu_usage_usec,
+        cpu_user_usec: stats.cpu_user_usec,
+        cpu_system_usec: stats.cpu_system_usec,
         io_read_bytes: stats.io_read_bytes,
         io_write_bytes: stats.io_write_bytes,
         pids_current: stats.pids_current,
@@ -158,6 +201,8 @@ fn record(row: JailRow, live: Option<Live>) -> JailRecord {
         memory_peak_bytes: count(|s| s.memory_peak_bytes),
         memory_current_bytes: count(|s| s.memory_current_bytes),
         cpu_usage_usec: count(|s| s.cpu_usage_usec),
+        cpu_user_usec: count(|s| s.cpu_user_usec),
+        cpu_system_usec: count(|s| s.cpu_system_usec),
         io_read_bytes: count(|s| s.io_read_bytes),
         io_write_bytes: count(|s| s.io_write_bytes),
         pids_current: count(|s| s.pids_current),
@@ -166,5 +211,6 @@ fn record(row: JailRow, live: Option<Live>) -> JailRecord {
         error: row.end.error,
         config: row.new.config,
         enforced: row.end.enforced,
+        network: row.end.network,
     }
 }

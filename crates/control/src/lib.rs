@@ -25,7 +25,7 @@ mod sessions;
 mod state;
 
 pub use config::{BaseUrl, BaseUrlError, Config, ExecConfig, Persistence, SnapshotRetention};
-pub use exec::flavors;
+pub use exec::{NetworkUse, RefusedUse, flavors};
 pub use keys::{ApiKeys, KeyError};
 pub use openapi::document as openapi_document;
 pub use serve::{ServeError, serve};

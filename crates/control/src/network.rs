@@ -1,17 +1,19 @@
 //! From a network mode to the sockets of a jail, and from its sockets to who serves them.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use egress::{Gate, GateConfig, PROXY_PORT, Policy, STAND_IN_PROXY};
+use egress::{Gate, GateConfig, PROXY_PORT, Policy, STAND_IN_PROXY, TrafficLimits};
 use ids::SessionId;
-use jail::{Listener, Local, Network, Transport};
+use jail::{Jail, Listener, Local, Network, Transport};
 use phantom::{Door, Proxy};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{BaseUrl, Host, Scheme};
+use crate::exec::NetworkUse;
 
 const DNS_PORT: u16 = 53;
 
@@ -20,7 +22,7 @@ const DNS_PORT: u16 = 53;
 pub enum Mode {
     None,
     Loopback,
-    Allowlist(Policy),
+    Allowlist(Policy, TrafficLimits),
 }
 
 /// Who serves a listener.
@@ -31,6 +33,7 @@ enum Server {
     DnsStream,
     HttpProxy,
     Phantom,
+    Attempts,
 }
 
 /// A jail's network before the jail is there.
@@ -39,6 +42,7 @@ pub struct Plan {
     network: Network,
     servers: Vec<Server>,
     policy: Option<Policy>,
+    limits: TrafficLimits,
 }
 
 /// Why an allowlist cannot be had.
@@ -51,12 +55,13 @@ pub enum PlanError {
 impl Plan {
     /// The sockets for a mode; with the phantom proxy's, if there is a URL to find it at.
     pub fn new(mode: Mode, phantom: Option<&BaseUrl>) -> Result<Self, PlanError> {
-        let mut plan = Self { network: Network::default(), servers: Vec::new(), policy: None };
+        let mut plan = Self { network: Network::default(), servers: Vec::new(), policy: None, limits: TrafficLimits::default() };
         match mode {
             // TCP goes to the phantom proxy or nowhere.
             Mode::None => plan.network.isolated = true,
             Mode::Loopback => plan.network.loopback = true,
-            Mode::Allowlist(policy) => {
+            Mode::Allowlist(policy, limits) => {
+                plan.limits = limits;
                 refuse_taken(&policy, phantom)?;
                 plan.network.loopback = true;
                 plan.network.local = Local::Everything;
@@ -67,6 +72,7 @@ impl Plan {
                 for port in policy.ports() {
                     plan.listen(Transport::Tcp, Ipv6Addr::UNSPECIFIED.into(), port, Server::Any);
                 }
+                plan.listen(Transport::Attempts, here, 0, Server::Attempts);
                 plan.policy = Some(policy);
             }
         }
@@ -138,8 +144,55 @@ pub struct PhantomAccess {
 /// The servers of one jail's sockets. Dropping it ends them.
 #[derive(Debug)]
 pub struct Served {
-    _gate: Gate,
+    gate: Gate,
+    /// Ports with a listener; `None` without an allowlist.
+    ports: Option<BTreeSet<u16>>,
     _stop: DropGuard,
+}
+
+/// Why a policy cannot be put in force in a live jail.
+#[derive(Debug, thiserror::Error)]
+pub enum SteerError {
+    #[error("this jail was started without an allowlist")]
+    NoGate,
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("port {0} cannot be added to a jail that runs: ports below 1024 must be allowed from the start")]
+    LowPort(u16),
+    #[error("could not listen on port {0} in the jail")]
+    Listen(u16, #[source] jail::OrderError),
+    #[error("could not serve the jail's network")]
+    Serve(#[from] io::Error),
+}
+
+impl Served {
+    /// Puts another policy in force; gives how many open connections it cut.
+    pub async fn steer(&mut self, jail: &Jail, policy: Policy) -> Result<usize, SteerError> {
+        let ports = self.ports.as_mut().ok_or(SteerError::NoGate)?;
+        refuse_taken(&policy, None)?;
+        // First everything that can fail: then the old policy stays as it was.
+        for port in policy.ports() {
+            if ports.contains(&port) {
+                continue;
+            }
+            if port < 1024 {
+                return Err(SteerError::LowPort(port));
+            }
+            let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
+            let listener = Listener { transport: Transport::Tcp, address };
+            let socket =
+                jail.listen(listener).await.map_err(|error| SteerError::Listen(port, error))?;
+            self.gate.serve_any(stream_listener(socket)?);
+            ports.insert(port);
+        }
+        Ok(self.gate.replace(policy))
+    }
+
+    /// What went through, and what did not; of a jail with an allowlist.
+    pub fn used(&self) -> Option<NetworkUse> {
+        self.ports.as_ref()?;
+        Some(NetworkUse::new(self.gate.traffic(), self.gate.refused()))
+    }
 }
 
 /// Serves what a jail handed out, as planned.
@@ -150,12 +203,14 @@ pub fn serve(
     phantom: Option<PhantomAccess>,
     tasks: &tokio_util::task::TaskTracker,
 ) -> io::Result<Served> {
+    let ports = plan.policy.as_ref().map(Policy::ports);
     let policy = plan.policy.unwrap_or_default();
-    let gate = Gate::new(GateConfig { policy, dialler: dialler.clone() });
+    let gate = Gate::new(GateConfig { policy, dialler: dialler.clone(), limits: plan.limits });
     let stop = CancellationToken::new();
     for (server, listener) in plan.servers.into_iter().zip(listeners) {
         match server {
             Server::Any => gate.serve_any(stream_listener(listener)?),
+            Server::Attempts => gate.watch_attempts(UdpSocket::from_std(listener.into())?),
             Server::Dns => gate.serve_dns(UdpSocket::from_std(listener.into())?),
             Server::DnsStream => gate.serve_dns_stream(stream_listener(listener)?),
             Server::HttpProxy => gate.serve_proxy(stream_listener(listener)?),
@@ -165,7 +220,7 @@ pub fn serve(
             }
         }
     }
-    Ok(Served { _gate: gate, _stop: stop.drop_guard() })
+    Ok(Served { gate, ports, _stop: stop.drop_guard() })
 }
 
 async fn serve_phantom(access: PhantomAccess, listener: TcpListener, stop: CancellationToken) {
@@ -211,7 +266,10 @@ mod tests {
     }
 
     fn allow(rules: &[&str]) -> Mode {
-        Mode::Allowlist(Policy::new(rules.iter().map(|rule| rule.parse().unwrap()).collect()))
+        Mode::Allowlist(
+            Policy::new(rules.iter().map(|rule| rule.parse().unwrap()).collect()),
+            TrafficLimits::default(),
+        )
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) struct ErrorBody {
         credentials::put, credentials::list, credentials::remove,
         sessions::create, sessions::list, sessions::get, sessions::close, sessions::exec, sessions::run,
         runs::create, runs::stream,
-        jails::list, jails::get,
+        jails::list, jails::get, jails::put_network,
         audit::list,
     )
 )]

@@ -30,7 +30,7 @@ pub(crate) async fn serve(rules: Arc<Rules>, stream: TcpStream) {
             } else {
                 whole_url(&rules, &upstream, request).await
             };
-            Ok::<_, Infallible>(answered.unwrap_or_else(|refusal| refused(&refusal)))
+            Ok::<_, Infallible>(answered.unwrap_or_else(|refusal| refused(&rules, &refusal)))
         }
     });
     drop(builder().serve_connection(TokioIo::new(stream), service).with_upgrades().await);
@@ -41,7 +41,7 @@ fn tunnel(rules: &Arc<Rules>, mut request: Request<Incoming>) -> Result<Response
     let asked = request.uri().authority().cloned();
     let asked = asked.filter(|authority| !authority.as_str().contains('@'));
     let Some(asked) = asked else {
-        return Err(Refusal::NotAllowed("a CONNECT without a host".into()));
+        return Err(Refusal::Malformed("a CONNECT without a host"));
     };
     let port = port(&asked, 443)?;
     let target = rules.named(asked.host(), port)?;
@@ -49,7 +49,7 @@ fn tunnel(rules: &Arc<Rules>, mut request: Request<Incoming>) -> Result<Response
     let shared = Arc::clone(rules);
     rules.spawn(async move {
         if let Err(refusal) = run_tunnel(&shared, client, &target, port).await {
-            tracing::debug!(%refusal, "egress refused");
+            shared.refuse(&refusal, None);
         }
     });
     Ok(Response::new(Empty::new().map_err(|never| match never {}).boxed()))
@@ -81,7 +81,7 @@ fn port(authority: &Authority, default: u16) -> Result<u16, Refusal> {
     match authority.port_u16() {
         Some(port) => Ok(port),
         None if !written.contains(':') => Ok(default),
-        None => Err(Refusal::NotAllowed("a port that is none".to_owned())),
+        None => Err(Refusal::Malformed("what is asked for is not a port")),
     }
 }
 
@@ -94,7 +94,7 @@ async fn whole_url(
     let asked = request.uri().authority().cloned();
     let asked = asked.filter(|authority| !authority.as_str().contains('@'));
     let Some(asked) = asked.filter(|_| request.uri().scheme_str() == Some("http")) else {
-        return Err(Refusal::NotAllowed("a request without an http:// URL".to_owned()));
+        return Err(Refusal::Malformed("a request without an http:// URL"));
     };
     let port = port(&asked, 80)?;
     let target = rules.named(asked.host(), port)?;

@@ -14,8 +14,14 @@ use crate::standin::StandIns;
 /// How long a client may remember an answer, in seconds.
 const TIME_TO_LIVE: u32 = 60;
 
-/// The answer to a query; `None` for what is not one.
-pub(crate) fn answer(query: &[u8], policy: &Policy, stand_ins: &mut StandIns) -> Option<Vec<u8>> {
+/// The answer to a query; `None` for what is not one. A name that policy does not know is told to
+/// `refused`.
+pub(crate) fn answer(
+    query: &[u8],
+    policy: &Policy,
+    stand_ins: &mut StandIns,
+    refused: impl Fn(&str),
+) -> Option<Vec<u8>> {
     let query = Packet::parse(query).ok()?;
     if query.has_flags(PacketFlag::RESPONSE) {
         return None;
@@ -30,7 +36,11 @@ pub(crate) fn answer(query: &[u8], policy: &Policy, stand_ins: &mut StandIns) ->
         return reply.build_bytes_vec().ok();
     };
     reply.questions.push(question.clone());
-    let name = HostName::parse(&question.qname.to_string()).ok().filter(|name| policy.knows(name));
+    let name = HostName::parse(&question.qname.to_string()).ok();
+    if let Some(unknown) = name.as_ref().filter(|name| !policy.knows(name)) {
+        refused(unknown.as_str());
+    }
+    let name = name.filter(|name| policy.knows(name));
     match name.and_then(|name| stand_ins.addresses(&name)) {
         None => *reply.rcode_mut() = RCODE::NameError,
         Some((v4, v6)) if question.qclass == QCLASS::CLASS(CLASS::IN) => {
@@ -60,7 +70,7 @@ mod tests {
         query.questions.push(Question::new(name, kind.into(), CLASS::IN.into(), false));
         let policy = Policy::new(vec!["*.example.com".parse().unwrap()]);
         let bytes = query.build_bytes_vec().unwrap();
-        let answer = answer(&bytes, &policy, &mut StandIns::default()).unwrap();
+        let answer = answer(&bytes, &policy, &mut StandIns::default(), |_| {}).unwrap();
         let leaked: &'static [u8] = Box::leak(answer.into_boxed_slice());
         Packet::parse(leaked).unwrap()
     }
@@ -88,7 +98,7 @@ mod tests {
         #[test]
         fn garbage_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             let policy = Policy::new(vec!["*.example.com".parse().unwrap()]);
-            drop(answer(&bytes, &policy, &mut StandIns::default()));
+            drop(answer(&bytes, &policy, &mut StandIns::default(), |_| {}));
         }
     }
 }

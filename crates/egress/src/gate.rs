@@ -15,10 +15,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::dial::{DialError, Dialler};
 use crate::host::HostName;
-use crate::policy::Policy;
+use crate::meter::{Meter, Metered, Traffic, TrafficLimits};
+use crate::passages::Passages;
+use crate::policy::{Policy, Protocol};
+use crate::refusals::{Reason, Refusals, Refused};
 use crate::standin::StandIns;
 use crate::tls::{self, Reading};
-use crate::{connect, dns, plain_http, relay};
+use crate::{attempts, connect, dns, plain_http, relay};
 
 /// Where a jail finds the HTTP proxy for tools that insist on one, at 127.0.0.1.
 pub const PROXY_PORT: u16 = 3128;
@@ -32,12 +35,16 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The longest DNS message over TCP that is a question.
 const LONGEST_QUERY: usize = 4096;
 
-/// What a gate lets through, and how it dials.
+/// What a gate lets through, how it dials, and how much.
 #[derive(Debug, Clone, Default)]
 pub struct GateConfig {
     pub policy: Policy,
     pub dialler: Dialler,
+    pub limits: TrafficLimits,
 }
+
+/// A connection out.
+pub(crate) type Out = Metered<TcpStream>;
 
 /// Serves one jail. Dropping it ends every connection and closes the listeners.
 #[derive(Debug)]
@@ -48,9 +55,13 @@ pub struct Gate {
 /// What all connections of a jail share.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    pub(crate) policy: Policy,
-    pub(crate) dialler: Dialler,
+    /// Replaced as a whole: a connection is judged by the old one or the new one.
+    policy: Mutex<Arc<Policy>>,
+    dialler: Dialler,
     stand_ins: Mutex<StandIns>,
+    meter: Arc<Meter>,
+    passages: Passages,
+    refusals: Refusals,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
     end: CancellationToken,
@@ -68,8 +79,14 @@ pub(crate) enum Target {
 pub(crate) enum Refusal {
     #[error("{0} is not a name this jail has looked up")]
     UnknownAddress(IpAddr),
-    #[error("{0} is not allowed")]
-    NotAllowed(String),
+    #[error("{host}:{port} is not allowed")]
+    NotAllowed { host: String, port: u16, reason: Reason },
+    #[error("{0}")]
+    Malformed(&'static str),
+    #[error("this jail has used up what it may send and receive")]
+    UsedUp,
+    #[error("this jail opens connections faster than it may")]
+    TooFast,
     #[error("the client did not say which host it wants")]
     Silent,
     #[error("the client asked for {asked:?} at the address of {name}")]
@@ -86,22 +103,62 @@ impl Gate {
     /// A gate that serves nothing yet.
     pub fn new(config: GateConfig) -> Self {
         let rules = Rules {
-            policy: config.policy,
+            policy: Mutex::new(Arc::new(config.policy)),
             dialler: config.dialler,
             stand_ins: Mutex::default(),
-            places: Arc::new(Semaphore::new(MOST_CONNECTIONS)),
+            meter: Arc::new(Meter::new(config.limits)),
+            passages: Passages::default(),
+            refusals: Refusals::default(),
+            places: Arc::new(Semaphore::new(
+                config.limits.connections.unwrap_or(MOST_CONNECTIONS).min(MOST_CONNECTIONS),
+            )),
             tasks: TaskTracker::new(),
             end: CancellationToken::new(),
         };
         Self { rules: Arc::new(rules) }
     }
 
+    /// Puts another policy in force. Connections that it does not allow are cut; gives how many.
+    /// Ports that the old one did not name need listeners: see [`Policy::ports`].
+    pub fn replace(&self, policy: Policy) -> usize {
+        let policy = Arc::new(policy);
+        *self.rules.policy.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&policy);
+        self.rules.passages.cut(|target, port| match target {
+            Target::Name(name) => policy.allows(name, port),
+            Target::Address(address) => policy.allows_address(*address, port),
+        })
+    }
+
+    /// What was sent and received so far.
+    pub fn traffic(&self) -> Traffic {
+        self.rules.meter.traffic()
+    }
+
+    /// What was refused so far.
+    pub fn refused(&self) -> Vec<Refused> {
+        self.rules.refusals.all()
+    }
+
     /// Serves a listener on which any destination address arrives.
     pub fn serve_any(&self, listener: TcpListener) {
         self.accept(listener, |rules, stream| async move {
+            let destination = stream.local_addr();
             // The jail sees a reset, as from a host that refuses.
-            if let Err(refusal) = transparent(&rules, stream).await {
-                tracing::debug!(%refusal, "egress refused");
+            if let (Err(refusal), Ok(destination)) = (transparent(&rules, stream).await, destination) {
+                rules.refuse(&refusal, Some(destination));
+            }
+        });
+    }
+
+    /// Writes down what reaches no listener. The socket gives packets, from their IP header on.
+    pub fn watch_attempts(&self, socket: UdpSocket) {
+        let rules = Arc::clone(&self.rules);
+        self.rules.spawn(async move {
+            let mut packet = [0; 128];
+            while let Ok(length) = socket.recv(&mut packet).await {
+                if let Some((protocol, destination)) = attempts::destination(&packet[..length]) {
+                    rules.note_attempt(protocol, destination);
+                }
             }
         });
     }
@@ -175,19 +232,82 @@ impl Rules {
         self.tasks.spawn(async move { end.run_until_cancelled(task).await });
     }
 
+    fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn answer(&self, query: &[u8]) -> Option<Vec<u8>> {
         let mut stand_ins = self.stand_ins.lock().unwrap_or_else(PoisonError::into_inner);
-        dns::answer(query, &self.policy, &mut stand_ins)
+        let refused = |name: &str| {
+            self.refusals.add(Reason::HostNotAllowed, Protocol::Dns, name, 0);
+        };
+        dns::answer(query, &self.policy(), &mut stand_ins, refused)
+    }
+
+    /// Writes down why a connection went nowhere.
+    pub(crate) fn refuse(&self, refusal: &Refusal, destination: Option<SocketAddr>) {
+        let dialled = |fallback: &str| match destination {
+            Some(address) => (self.name_of(address.ip()), address.port()),
+            None => (fallback.to_owned(), 0),
+        };
+        let (reason, (host, port)) = match refusal {
+            Refusal::UnknownAddress(address) => {
+                (Reason::AddressNotAllowed, dialled(&address.to_string()))
+            }
+            Refusal::NotAllowed { host, port, reason } => (*reason, (host.clone(), *port)),
+            Refusal::Malformed(_) => (Reason::Malformed, dialled("")),
+            Refusal::UsedUp => (Reason::ByteLimit, dialled("")),
+            Refusal::TooFast => (Reason::RateLimit, dialled("")),
+            Refusal::Silent => (Reason::NoName, dialled("")),
+            Refusal::OtherName { asked, .. } => {
+                let (dialled, port) = dialled("");
+                let host = asked.as_ref().map_or(dialled, |asked| printable(asked));
+                (Reason::HostMismatch, (host, port))
+            }
+            Refusal::EncryptedName => (Reason::EncryptedName, dialled("")),
+            Refusal::Dial(DialError::NotPublic { host }) => {
+                (Reason::PrivateAddress, (host.clone(), destination.map_or(0, |at| at.port())))
+            }
+            // Nothing of ours refused it.
+            Refusal::Dial(_) | Refusal::Broken(_) => return,
+        };
+        self.refusals.add(reason, Protocol::Tcp, &host, port);
+    }
+
+    fn note_attempt(&self, protocol: Protocol, destination: SocketAddr) {
+        let (address, port) = (destination.ip().to_canonical(), destination.port());
+        // What a jail says to itself is its own affair.
+        if address.is_loopback() {
+            return;
+        }
+        let host = self.name_of(address);
+        let reason = match protocol {
+            Protocol::Udp => Reason::UdpNotAllowed,
+            _ if host.parse::<IpAddr>().is_err() => Reason::PortNotAllowed,
+            _ if self.policy().knows_address(address) => Reason::PortNotAllowed,
+            _ => Reason::AddressNotAllowed,
+        };
+        self.refusals.add(reason, protocol, &host, port);
+    }
+
+    /// The name an address stands for, or the address.
+    fn name_of(&self, address: IpAddr) -> String {
+        let stand_ins = self.stand_ins.lock().unwrap_or_else(PoisonError::into_inner);
+        let address = address.to_canonical();
+        stand_ins.name(address).map_or_else(|| address.to_string(), ToString::to_string)
     }
 
     /// What a destination address means, if policy allows it.
     fn target(&self, destination: SocketAddr) -> Result<Target, Refusal> {
         let (address, port) = (destination.ip().to_canonical(), destination.port());
-        let stand_ins = self.stand_ins.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(name) = stand_ins.name(address) {
-            return self.allow_name(name.clone(), port);
+        let name = {
+            let stand_ins = self.stand_ins.lock().unwrap_or_else(PoisonError::into_inner);
+            stand_ins.name(address).cloned()
+        };
+        if let Some(name) = name {
+            return self.allow_name(name, port);
         }
-        if self.policy.allows_address(address, port) {
+        if self.policy().allows_address(address, port) {
             return Ok(Target::Address(address));
         }
         Err(Refusal::UnknownAddress(address))
@@ -197,29 +317,47 @@ impl Rules {
     pub(crate) fn named(&self, host: &str, port: u16) -> Result<Target, Refusal> {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = bare.parse() {
-            if self.policy.allows_address(address, port) {
+            let policy = self.policy();
+            if policy.allows_address(address, port) {
                 return Ok(Target::Address(address));
             }
-            return Err(Refusal::NotAllowed(format!("{host}:{port}")));
+            let reason = if policy.knows_address(address) {
+                Reason::PortNotAllowed
+            } else {
+                Reason::AddressNotAllowed
+            };
+            return Err(Refusal::NotAllowed { host: bare.to_owned(), port, reason });
         }
         match HostName::parse(host) {
             Ok(name) => self.allow_name(name, port),
-            Err(_) => Err(Refusal::NotAllowed("what is not a host name".to_owned())),
+            Err(_) => Err(Refusal::Malformed("what is asked for is not a host name")),
         }
     }
 
     fn allow_name(&self, name: HostName, port: u16) -> Result<Target, Refusal> {
-        if self.policy.allows(&name, port) {
+        let policy = self.policy();
+        if policy.allows(&name, port) {
             return Ok(Target::Name(name));
         }
-        Err(Refusal::NotAllowed(format!("{name}:{port}")))
+        let reason =
+            if policy.knows(&name) { Reason::PortNotAllowed } else { Reason::HostNotAllowed };
+        Err(Refusal::NotAllowed { host: name.to_string(), port, reason })
     }
 
-    pub(crate) async fn dial(&self, target: &Target, port: u16) -> Result<TcpStream, DialError> {
-        match target {
-            Target::Name(name) => self.dialler.dial(name, port).await,
-            Target::Address(address) => self.dialler.dial_address(*address, port).await,
+    pub(crate) async fn dial(&self, target: &Target, port: u16) -> Result<Out, Refusal> {
+        if self.meter.is_used_up() {
+            return Err(Refusal::UsedUp);
         }
+        if !self.meter.may_open() {
+            return Err(Refusal::TooFast);
+        }
+        // Before the dial: a policy that changes during it shall find the connection.
+        let passage = self.passages.open(target, port);
+        let stream = match target {
+            Target::Name(name) => self.dialler.dial(name, port).await?,
+            Target::Address(address) => self.dialler.dial_address(*address, port).await?,
+        };
+        Ok(Metered::new(stream, Arc::clone(&self.meter), passage))
     }
 }
 
@@ -286,6 +424,11 @@ async fn read_hello(
         }
         return Err(Refusal::OtherName { asked: hello.server_name, name: name.clone() });
     }
+}
+
+/// A name as a client sent it: it may hold anything.
+fn printable(text: &str) -> String {
+    text.chars().take(253).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
 async fn dns_stream(rules: &Rules, mut stream: TcpStream) -> io::Result<()> {

@@ -8,13 +8,17 @@
 //! Nothing here sees a key.
 
 mod address;
+mod attempts;
 mod connect;
 mod dial;
 mod dns;
 mod gate;
 mod host;
+mod meter;
+mod passages;
 mod plain_http;
 mod policy;
+mod refusals;
 mod relay;
 mod standin;
 mod tls;
@@ -23,6 +27,8 @@ pub use address::is_public;
 pub use dial::{DialError, Dialler};
 pub use gate::{Gate, GateConfig, PROXY_PORT};
 pub use host::{HostName, HostNameError};
-pub use policy::{Policy, Rule, RuleError};
+pub use meter::{Traffic, TrafficLimits};
+pub use policy::{Policy, Protocol, Rule, RuleError};
+pub use refusals::{Reason, Refused};
 pub use relay::relay;
 pub use standin::STAND_IN_PROXY;

@@ -58,7 +58,7 @@ pub(crate) async fn serve(
                 Ok(()) => upstream.forward(&rules, &target, 80, request).await,
                 Err(refusal) => Err(refusal),
             };
-            Ok::<_, Infallible>(answered.unwrap_or_else(|refusal| refused(&refusal)))
+            Ok::<_, Infallible>(answered.unwrap_or_else(|refusal| refused(&rules, &refusal)))
         }
     });
     let connection = builder().serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -103,7 +103,7 @@ impl Upstream {
         mut request: Request<Incoming>,
     ) -> Result<Response<Body>, Refusal> {
         if request.method() == Method::CONNECT {
-            return Err(Refusal::NotAllowed("CONNECT".to_owned()));
+            return Err(Refusal::Malformed("CONNECT is for the HTTP proxy"));
         }
         let client_upgrade =
             is_upgrade(request.headers()).then(|| hyper::upgrade::on(&mut request));
@@ -160,8 +160,8 @@ fn switch(
     response.map(BodyExt::boxed)
 }
 
-pub(crate) fn refused(refusal: &Refusal) -> Response<Body> {
-    tracing::debug!(%refusal, "egress refused");
+pub(crate) fn refused(rules: &Rules, refusal: &Refusal) -> Response<Body> {
+    rules.refuse(refusal, None);
     let status = match refusal {
         Refusal::Dial(_) | Refusal::Broken(_) => StatusCode::BAD_GATEWAY,
         _ => StatusCode::FORBIDDEN,

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use ipnet::IpNet;
+
 use crate::host::{HostName, HostNameError};
 
 /// Ports of a rule that names none.
@@ -11,8 +13,9 @@ const WEB_PORTS: [u16; 2] = [80, 443];
 
 /// One entry: a host and its ports.
 ///
-/// `example.com`, `*.example.com` (any name below, not the name itself), `203.0.113.7`, and each
-/// with `:port`. Without a port: 80 and 443.
+/// `example.com`, `*.example.com` (any name below, not the name itself), `203.0.113.7`,
+/// `203.0.113.0/24` (addresses dialled by themselves, without a name), and each with `:port`. Without
+/// a port: 80 and 443.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     host: HostPattern,
@@ -23,7 +26,27 @@ pub struct Rule {
 enum HostPattern {
     Name(HostName),
     Below(HostName),
-    Address(IpAddr),
+    Network(IpNet),
+}
+
+/// What a connection speaks below the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    /// A look-up, over either.
+    Dns,
+}
+
+impl Protocol {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Dns => "dns",
+        }
+    }
 }
 
 /// Why a string is not a rule.
@@ -35,6 +58,8 @@ pub enum RuleError {
     Host(#[from] HostNameError),
     #[error("a port is a number from 1 to 65535")]
     Port,
+    #[error("a network is an address and the length of its prefix: `203.0.113.0/24`")]
+    Network,
     #[error("`*` stands for whole names only, at the beginning: `*.example.com`")]
     Star,
 }
@@ -47,8 +72,12 @@ impl FromStr for Rule {
             return Err(RuleError::Scheme);
         }
         let (host, port) = split_port(text)?;
-        if let Ok(address) = host.parse() {
-            return Ok(Self { host: HostPattern::Address(address), port });
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return Ok(Self { host: HostPattern::Network(address.to_canonical().into()), port });
+        }
+        if host.contains('/') {
+            let network: IpNet = host.parse().map_err(|_| RuleError::Network)?;
+            return Ok(Self { host: HostPattern::Network(network.trunc()), port });
         }
         let host = match host.strip_prefix("*.") {
             Some(suffix) if !suffix.contains('*') => HostPattern::Below(HostName::parse(suffix)?),
@@ -64,11 +93,16 @@ impl Rule {
         self.port.map_or_else(|| WEB_PORTS.contains(&port), |only| only == port)
     }
 
+    fn matches_address(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        matches!(&self.host, HostPattern::Network(network) if network.contains(&address))
+    }
+
     fn matches_name(&self, name: &HostName) -> bool {
         match &self.host {
             HostPattern::Name(only) => only == name,
             HostPattern::Below(suffix) => name.is_below(suffix),
-            HostPattern::Address(_) => false,
+            HostPattern::Network(_) => false,
         }
     }
 }
@@ -97,10 +131,12 @@ impl Policy {
 
     /// Whether an address may be dialled by itself, without a name.
     pub fn allows_address(&self, address: IpAddr, port: u16) -> bool {
-        let address = address.to_canonical();
-        self.rules
-            .iter()
-            .any(|rule| rule.allows_port(port) && rule.host == HostPattern::Address(address))
+        self.rules.iter().any(|rule| rule.allows_port(port) && rule.matches_address(address))
+    }
+
+    /// Whether any port of an address is allowed.
+    pub fn knows_address(&self, address: IpAddr) -> bool {
+        self.rules.iter().any(|rule| rule.matches_address(address))
     }
 
     /// Every port that some rule allows: where the jail needs a listener.
@@ -177,6 +213,19 @@ mod tests {
         assert!(policy.allows_address("2001:db8::1".parse().unwrap(), 443));
         assert!(policy.allows_address("2001:db8::2".parse().unwrap(), 80));
         assert!(!policy.allows_address("203.0.113.8".parse().unwrap(), 443));
+    }
+
+    #[test]
+    fn a_network_allows_its_addresses_and_no_name() {
+        let policy = policy(&["203.0.113.0/24:5432", "[2001:db8::/32]:22", "10.1.2.3/8"]);
+        assert!(policy.allows_address("203.0.113.200".parse().unwrap(), 5432));
+        assert!(!policy.allows_address("203.0.114.1".parse().unwrap(), 5432));
+        assert!(policy.allows_address("2001:db8:9::1".parse().unwrap(), 22));
+        assert!(policy.allows_address("10.9.9.9".parse().unwrap(), 443));
+        assert!(!policy.knows(&name("example.com")));
+        for network in ["203.0.113.0/33", "a.example/8", "/8", "1.2.3.4/"] {
+            assert_eq!(network.parse::<Rule>(), Err(RuleError::Network), "{network}");
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //!   blank     wait for ids ──▶ house ──▶ network ──▶ join cgroup ──▶ fork the stage ─┐
 //!             (nobody's yet)   mounts     sockets                                     ▼
 //!                                              the stage: no capabilities, filter ──▶ waits
-//!   assigned  attach trees ──▶ give up capabilities ──▶ go! ──▶ filter ──▶ Ready ──▶ serve orders, reap
-//!                                                        │                          until killed
+//!   assigned  attach trees ──▶ give up capabilities ──▶ go! ──▶ Ready ──▶ serve orders, reap
+//!                                                        │                until killed
 //!                                                        └──▶ the stage: limits, Landlock, exec
 //! ```
 //!
@@ -15,8 +15,10 @@
 //! Until it gives them up, init holds every capability, but only over the namespaces it was born into.
 //! It is never dumpable, so a command, which runs as the same user, can neither trace it nor look
 //! into its `/proc` entry. What it starts dies with it: it is the init of its PID namespace, and the
-//! server ends a jail by killing it.
+//! server ends a jail by killing it. Before it starts a further command it goes behind the walls of
+//! the first itself, so that all that follow are born there; a jail with one command needs none of that.
 
+mod attempts;
 mod command;
 mod confine;
 mod house;
@@ -160,13 +162,13 @@ fn begin(
     fault::inject("attach")?;
     house::attach(&spec, trees, code)?;
     confine::no_capabilities()?;
-    let walls = confine::Walls::of(&spec, birthplace.landlock_abi);
-    let mut commands = Commands::new(children, &spec, birthplace.filter(shape.filter));
+    let walls = confine::Walls::of(shape, birthplace.landlock_abi);
+    walls.check(spec.enforcement)?;
+    let mut commands = Commands::new(children, spec.limits.open_files);
     let first = match (spec.command, streams) {
         (Some(command), Some(streams)) => {
-            let go = Go { command, walls: walls.clone(), open_files: spec.limits.open_files };
             let pid = stage.pid();
-            let first = stage.go(&go, &streams)?;
+            let first = stage.go(&Go { command, open_files: spec.limits.open_files }, &streams)?;
             commands.add(FIRST, pid);
             // Ours would keep the pipes open when the command has closed its own.
             drop(streams);
@@ -177,13 +179,9 @@ fn begin(
             None
         }
     };
-    // Init, and with it every further command, lives behind the same walls. The first is on its way:
-    // what follows happens beside its `exec`.
-    confine::landlock(&walls)?;
-    confine::filter(birthplace.init_filter(shape.filter))?;
-    confine::confirm()?;
     let not_executed = first.map(|first| first.outcome()).transpose()?.flatten();
     enforced.extend(confine::in_force(&walls));
+    commands.are_behind(walls, shape, birthplace);
     fault::inject("report")?;
     let lent: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
     let ready = Report::Ready { enforced, not_executed };

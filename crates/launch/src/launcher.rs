@@ -42,6 +42,9 @@ const RETRY: Duration = Duration::from_millis(5);
 /// starts one jail after the other not to meet us at it.
 const QUIET: Duration = Duration::from_millis(3);
 
+/// Groups of jails that are gone, after which they are removed whoever waits.
+const MOST_LEFTOVER: usize = 256;
+
 /// How often the machine's memory is looked at while there are blanks.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -214,7 +217,10 @@ impl Launcher {
 
     /// Waits for the server, a child, an alarm, or until something of our own is due.
     fn wait(&mut self) -> Result<Tidings, Fault> {
-        self.leftover.retain_mut(|group| !group.remove());
+        // A directory of each controller takes a while: not while somebody waits for a jail.
+        if self.quiet_since.elapsed() >= QUIET || self.leftover.len() > MOST_LEFTOVER {
+            self.leftover.retain_mut(|group| !group.remove());
+        }
         let timeout = self.due().map(|wait| Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(wait.subsec_nanos()),
@@ -357,11 +363,7 @@ impl Launcher {
                 Some(ward) => ward.group,
                 None => self.pool.bury(pid).and_then(|blank| blank.group),
             };
-            if let Some(mut group) = group
-                && !group.remove()
-            {
-                self.leftover.push(group);
-            }
+            self.leftover.extend(group);
         }
     }
 

@@ -180,6 +180,9 @@ pub struct Listener {
 pub enum Transport {
     Tcp,
     Udp,
+    /// Not a listener: takes copies of the first packets of what reaches none. The address is of no
+    /// matter. Only for a jail that is about to be made.
+    Attempts,
 }
 
 /// A system call filter. See [`crate::seccomp`].

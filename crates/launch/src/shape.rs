@@ -1,6 +1,6 @@
 //! What must be known of a jail before it is anybody's.
 
-use crate::message::{Network, Profile, Spec, Tree};
+use crate::message::{Access, Network, Profile, Spec, Tree};
 use crate::seccomp::UnixSockets;
 
 /// Jails of one shape can be made ready in advance, and are used by one host user only.
@@ -9,10 +9,27 @@ pub(crate) struct Shape {
     pub(crate) host_id: u32,
     pub(crate) filter: FilterKind,
     pub(crate) network: Network,
-    /// Sizes of what is mounted fresh; `None` where a directory of the host will be.
-    pub(crate) workspace: Option<u64>,
-    pub(crate) output: Option<u64>,
+    pub(crate) workspace: Place,
+    pub(crate) output: Place,
     pub(crate) tmp: u64,
+}
+
+/// What stands at `/workspace` or `/output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The size of what is mounted fresh; `None` where a directory of the host will be.
+    pub(crate) fresh: Option<u64>,
+    pub(crate) access: Access,
+}
+
+impl Place {
+    fn of(tree: &Tree) -> Self {
+        let fresh = match tree {
+            Tree::Fresh { bytes, .. } => Some(*bytes),
+            Tree::Host { .. } => None,
+        };
+        Self { fresh, access: tree.access() }
+    }
 }
 
 /// Which filter the commands of a jail live under.
@@ -24,16 +41,10 @@ pub(crate) struct FilterKind {
 
 impl Shape {
     pub(crate) fn of(spec: &Spec, host_id: u32) -> Self {
-        let fresh = |tree: &Tree| match tree {
-            Tree::Fresh { bytes, .. } => Some(*bytes),
-            Tree::Host { .. } => None,
-        };
-        let (workspace, output) = (fresh(&spec.workspace), fresh(&spec.output));
+        let (workspace, output) = (Place::of(&spec.workspace), Place::of(&spec.output));
         // Somebody outside could have a socket in a directory of the host.
-        let unix = match (workspace, output) {
-            (Some(_), Some(_)) => UnixSockets::Allowed,
-            _ => UnixSockets::Refused,
-        };
+        let alone = workspace.fresh.is_some() && output.fresh.is_some();
+        let unix = if alone { UnixSockets::Allowed } else { UnixSockets::Refused };
         Self {
             host_id,
             filter: FilterKind { profile: spec.profile, unix },
@@ -42,5 +53,10 @@ impl Shape {
             output,
             tmp: spec.limits.tmp_bytes,
         }
+    }
+
+    /// Whether all that is mounted is known already: then Landlock can be, too.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.workspace.fresh.is_some() && self.output.fresh.is_some()
     }
 }

@@ -71,6 +71,8 @@ pub struct JailStatistics {
     pub memory_peak_bytes: u64,
     pub memory_current_bytes: u64,
     pub cpu_usage_usec: u64,
+    pub cpu_user_usec: u64,
+    pub cpu_system_usec: u64,
     pub io_read_bytes: u64,
     pub io_write_bytes: u64,
     pub pids_current: u64,
@@ -90,6 +92,8 @@ pub struct JailEnd {
     pub error: Option<String>,
     /// Protections that were in force.
     pub enforced: Vec<String>,
+    /// What it sent, received and was refused, as shown to the caller; of jails with an allowlist.
+    pub network: Option<Value>,
 }
 
 /// A row of the ledger.
@@ -143,7 +147,8 @@ impl Store {
             "UPDATE jails SET status = $2, ended_at = $3, exit_code = $4, duration_ms = $5,
                  timed_out = $6, oom_killed = $7, memory_peak_bytes = $8, memory_current_bytes = $9,
                  cpu_usage_usec = $10, io_read_bytes = $11, io_write_bytes = $12,
-                 pids_current = $13, stdout = $14, stderr = $15, error = $16, enforced = $17
+                 pids_current = $13, stdout = $14, stderr = $15, error = $16, enforced = $17,
+                 network = $18, cpu_user_usec = $19, cpu_system_usec = $20
              WHERE id = $1",
         )
         .bind(id)
@@ -163,6 +168,9 @@ impl Store {
         .bind(&end.stderr)
         .bind(&end.error)
         .bind(Json(&end.enforced))
+        .bind(end.network.as_ref().map(Json))
+        .bind(count(|s| s.cpu_user_usec))
+        .bind(count(|s| s.cpu_system_usec))
         .execute(&self.writer)
         .await?;
         Ok(())
@@ -242,6 +250,7 @@ fn read(row: &SqliteRow) -> Result<JailRow, StoreError> {
     const CORRUPT: StoreError = StoreError::Corrupt { what: "jail" };
     let config: Json<Value> = row.try_get("config")?;
     let enforced: Option<Json<Vec<String>>> = row.try_get("enforced")?;
+    let network: Option<Json<Value>> = row.try_get("network")?;
     let session: Option<&str> = row.try_get("session")?;
     let flag = |name| row.try_get::<Option<i64>, _>(name).map(|flag| flag.map(|flag| flag != 0));
     Ok(JailRow {
@@ -267,6 +276,7 @@ fn read(row: &SqliteRow) -> Result<JailRow, StoreError> {
             stderr: row.try_get("stderr")?,
             error: row.try_get("error")?,
             enforced: enforced.map(|enforced| enforced.0).unwrap_or_default(),
+            network: network.map(|network| network.0),
         },
     })
 }
@@ -280,6 +290,8 @@ fn read_statistics(row: &SqliteRow) -> Result<Option<JailStatistics>, StoreError
         memory_peak_bytes: count("memory_peak_bytes")?,
         memory_current_bytes: count("memory_current_bytes")?,
         cpu_usage_usec: count("cpu_usage_usec")?,
+        cpu_user_usec: count("cpu_user_usec")?,
+        cpu_system_usec: count("cpu_system_usec")?,
         io_read_bytes: count("io_read_bytes")?,
         io_write_bytes: count("io_write_bytes")?,
         pids_current: count("pids_current")?,

@@ -11,6 +11,7 @@ mod landlock_abi;
 mod mount_setattr;
 mod seccomp;
 mod signal;
+mod socket_filter;
 mod unshare;
 
 pub use clone::{Birth, CloneError, Namespaces, Side, clone3};
@@ -21,4 +22,5 @@ pub use landlock_abi::landlock_abi;
 pub use mount_setattr::{MountAttributes, Reach, map_owner, restrict_mount};
 pub use seccomp::{Instruction, MAX_INSTRUCTIONS, install_filter};
 pub use signal::{child_signals, restore_signals};
+pub use socket_filter::attach_filter;
 pub use unshare::unshare;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use egress::{Policy, Rule};
+use egress::{Policy, Rule, TrafficLimits};
 use httpkit::{ApiError, Kind};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -52,10 +52,31 @@ pub(crate) struct ExecOptions {
 pub(crate) enum NetworkSpec {
     None,
     Loopback,
-    /// 1 to 32 entries: a host name, or `*.suffix` for any name below it, each optionally `:port`.
+    /// 1 to 32 entries: a host name, `*.suffix` for any name below it, an address or a network such as
+    /// `203.0.113.0/24`; each optionally `:port`.
     Allowlist {
         domains: Vec<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        limits: Option<NetworkLimits>,
     },
+}
+
+/// How much a jail with an allowlist may do. What is left out is not limited, but for 256 connections
+/// at once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NetworkLimits {
+    /// Open at once, from 1 to 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connections_per_second: Option<u32>,
+    /// Sent and received together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_per_second: Option<u64>,
+    /// Sent and received together, over the life of the jail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
 }
 
 /// Which system calls a jail may make.
@@ -145,8 +166,11 @@ impl Settings {
             "cpu_percent": self.limits.cpu_percent,
             "max_pids": self.limits.max_pids,
         });
-        if let NetworkSpec::Allowlist { domains } = &self.network {
+        if let NetworkSpec::Allowlist { domains, limits } = &self.network {
             shown["network_domains"] = json!(domains);
+            if let Some(limits) = limits {
+                shown["network_limits"] = json!(limits);
+            }
         }
         if !self.flavors.is_empty() {
             shown["flavors"] = json!(self.flavors);
@@ -187,21 +211,44 @@ impl NetworkSpec {
 }
 
 fn mode(network: &NetworkSpec) -> Result<Mode, ApiError> {
-    let domains = match network {
+    let (domains, limits) = match network {
         NetworkSpec::None => return Ok(Mode::None),
         NetworkSpec::Loopback => return Ok(Mode::Loopback),
-        NetworkSpec::Allowlist { domains } => domains,
+        NetworkSpec::Allowlist { domains, limits } => (domains, limits.unwrap_or_default()),
     };
     if domains.is_empty() {
         return Err(invalid("network.domains: allowlist must contain at least one domain"));
     }
+    for (field, zero) in [
+        ("connections", limits.connections == Some(0)),
+        ("connections_per_second", limits.connections_per_second == Some(0)),
+        ("bytes_per_second", limits.bytes_per_second == Some(0)),
+        ("bytes", limits.bytes == Some(0)),
+    ] {
+        if zero {
+            return Err(invalid(format!(
+                "network.limits.{field}: must be at least 1; for no network use mode `none`"
+            )));
+        }
+    }
+    let limits = TrafficLimits {
+        connections: limits.connections,
+        connections_per_second: limits.connections_per_second,
+        bytes_per_second: limits.bytes_per_second,
+        bytes: limits.bytes,
+    };
+    Ok(Mode::Allowlist(policy(domains)?, limits))
+}
+
+/// The policy that a list of domains means.
+pub(crate) fn policy(domains: &[String]) -> Result<Policy, ApiError> {
     if domains.len() > MOST_DOMAINS {
         return Err(invalid(format!(
             "network.domains: allowlist limited to {MOST_DOMAINS} domains"
         )));
     }
     let rules = domains.iter().enumerate().map(|(n, domain)| rule(n, domain));
-    Ok(Mode::Allowlist(Policy::new(rules.collect::<Result<_, _>>()?)))
+    Ok(Policy::new(rules.collect::<Result<_, _>>()?))
 }
 
 fn rule(n: usize, domain: &str) -> Result<Rule, ApiError> {

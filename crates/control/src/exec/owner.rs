@@ -12,8 +12,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::capture::{Head, Lines};
-use super::result::{ExecResult, ResourceStats, signal_name};
-use super::service::{Live, LiveRows};
+use super::result::{ExecResult, NetworkUse, ResourceStats, signal_name};
+use super::service::{Live, LiveRows, Steer};
 use crate::metrics::Metrics;
 use crate::network::Served;
 
@@ -60,6 +60,7 @@ pub(super) enum Sink {
 pub(super) struct Owned {
     pub(super) running: Running,
     pub(super) served: Served,
+    pub(super) steered: mpsc::Receiver<Steer>,
     pub(super) id: i64,
     pub(super) timeout: Duration,
     pub(super) output_limit: usize,
@@ -88,7 +89,8 @@ enum Ended {
 pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) {
     let Owned {
         running,
-        served,
+        mut served,
+        mut steered,
         id,
         timeout: timeout_after,
         output_limit,
@@ -106,7 +108,9 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     let mut output = Box::pin(async { tokio::join!(left, right) });
     let mut output_ended = false;
     let (outcome, ended) = {
-        let mut end = std::pin::pin!(end(&mut jail, timeout_after, &mut sink, id, &live, stop));
+        let steering = (&mut served, &mut steered);
+        let mut end =
+            std::pin::pin!(end(&mut jail, timeout_after, &mut sink, id, &live, stop, steering));
         tokio::select! {
             _ = output.as_mut() => {
                 output_ended = true;
@@ -116,6 +120,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
         }
     };
     // What could write is dead: its place is free, though a client may still be reading.
+    let network = served.used();
     drop((served, place));
     if !output_ended {
         // All that is left is in the pipes.
@@ -123,7 +128,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
         output_ended = timeout(limit, output.as_mut()).await.is_ok();
     }
     let last = live.remove(id);
-    let row = row(&outcome, &enforced, &last, ended);
+    let row = row(&outcome, &enforced, &last, ended, network.as_ref());
     // Before the caller hears: what was acknowledged is in the ledger.
     if let Err(error) = store.end_jail(id, Timestamp::now(), &row).await {
         tracing::error!(jail.id = id, error = &error as &dyn std::error::Error, "row not closed");
@@ -140,12 +145,18 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     match ended {
         Ended::ServerStops => sink.fail("the server stopped").await,
         Ended::ByItself | Ended::ClientGone => {
-            sink.complete(result(&outcome, out, err, enforced)).await;
+            sink.complete(result(&outcome, out, err, enforced, network)).await;
         }
     }
 }
 
-fn result(outcome: &Outcome, out: Head, err: Head, enforced: Vec<String>) -> ExecResult {
+fn result(
+    outcome: &Outcome,
+    out: Head,
+    err: Head,
+    enforced: Vec<String>,
+    network: Option<NetworkUse>,
+) -> ExecResult {
     let (stdout, stdout_truncated) = out.into_text();
     let (stderr, stderr_truncated) = err.into_text();
     ExecResult {
@@ -163,10 +174,17 @@ fn result(outcome: &Outcome, out: Head, err: Head, enforced: Vec<String>) -> Exe
             jail::Exit::Code(_) => None,
         },
         enforced,
+        network,
     }
 }
 
-fn row(outcome: &Outcome, enforced: &[String], last: &Live, ended: Ended) -> JailEnd {
+fn row(
+    outcome: &Outcome,
+    enforced: &[String],
+    last: &Live,
+    ended: Ended,
+    network: Option<&NetworkUse>,
+) -> JailEnd {
     // A server that stops may have lost the group before it could be read: then the last sample.
     let stats = outcome.statistics.map(ResourceStats::from);
     let stats = stats.filter(|stats| *stats != ResourceStats::default()).or(last.stats);
@@ -184,6 +202,7 @@ fn row(outcome: &Outcome, enforced: &[String], last: &Live, ended: Ended) -> Jai
             Ended::ServerStops => Some("the server stopped".to_owned()),
         },
         enforced: enforced.to_vec(),
+        network: network.map(|network| serde_json::json!(network)),
     }
 }
 
@@ -199,6 +218,7 @@ async fn end(
     id: i64,
     live: &LiveRows,
     stop: &CancellationToken,
+    (served, steered): (&mut Served, &mut mpsc::Receiver<Steer>),
 ) -> (Outcome, Ended) {
     let mut ticks = interval_at(Instant::now() + SAMPLE, SAMPLE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -207,6 +227,11 @@ async fn end(
             outcome = jail.wait(limit) => return (outcome, Ended::ByItself),
             () = sink.gone() => Ended::ClientGone,
             () = stop.cancelled() => Ended::ServerStops,
+            Some((policy, told)) = steered.recv() => {
+                // Whoever asked may have gone; the policy is in force all the same.
+                drop(told.send(served.steer(jail, policy).await));
+                continue;
+            }
             _ = ticks.tick() => {
                 let stats = ResourceStats::from(jail.statistics());
                 live.update(id, |live| live.stats = Some(stats));

@@ -9,6 +9,8 @@ pub(crate) struct ResourceStats {
     pub(crate) memory_peak_bytes: u64,
     pub(crate) memory_current_bytes: u64,
     pub(crate) cpu_usage_usec: u64,
+    pub(crate) cpu_user_usec: u64,
+    pub(crate) cpu_system_usec: u64,
     pub(crate) io_read_bytes: u64,
     pub(crate) io_write_bytes: u64,
     pub(crate) pids_current: u64,
@@ -20,6 +22,8 @@ impl From<jail::Statistics> for ResourceStats {
             memory_peak_bytes: statistics.memory_peak_bytes,
             memory_current_bytes: statistics.memory_current_bytes,
             cpu_usage_usec: statistics.cpu_usage_usec,
+            cpu_user_usec: statistics.cpu_user_usec,
+            cpu_system_usec: statistics.cpu_system_usec,
             io_read_bytes: statistics.io_read_bytes,
             io_write_bytes: statistics.io_write_bytes,
             pids_current: statistics.pids_current,
@@ -33,6 +37,8 @@ impl From<ResourceStats> for store::JailStatistics {
             memory_peak_bytes: stats.memory_peak_bytes,
             memory_current_bytes: stats.memory_current_bytes,
             cpu_usage_usec: stats.cpu_usage_usec,
+            cpu_user_usec: stats.cpu_user_usec,
+            cpu_system_usec: stats.cpu_system_usec,
             io_read_bytes: stats.io_read_bytes,
             io_write_bytes: stats.io_write_bytes,
             pids_current: stats.pids_current,
@@ -60,6 +66,54 @@ pub(crate) struct ExecResult {
     pub(crate) signal: Option<String>,
     /// Protections and limits that were in force.
     pub(crate) enforced: Vec<String>,
+    /// Of a jail with an allowlist.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<NetworkUse>,
+}
+
+/// What went through a jail's gate, and what did not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct NetworkUse {
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+    pub connections: u64,
+    /// In the order they first came; at most 128.
+    pub refused: Vec<RefusedUse>,
+}
+
+/// Something the jail wanted to reach and did not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct RefusedUse {
+    /// A stable word, such as `host-not-allowed`.
+    pub reason: &'static str,
+    /// `tcp`, `udp` or `dns`.
+    pub protocol: &'static str,
+    pub host: String,
+    /// 0 for a look-up.
+    pub port: u16,
+    /// The entry of `domains` that would allow it, if one could.
+    pub rule: Option<String>,
+    pub count: u64,
+}
+
+impl NetworkUse {
+    /// As shown to a caller.
+    pub fn new(traffic: egress::Traffic, refused: Vec<egress::Refused>) -> Self {
+        let shown = |refused: egress::Refused| RefusedUse {
+            reason: refused.reason.as_str(),
+            protocol: refused.protocol.as_str(),
+            host: refused.host,
+            port: refused.port,
+            rule: refused.rule,
+            count: refused.count,
+        };
+        Self {
+            sent_bytes: traffic.sent_bytes,
+            received_bytes: traffic.received_bytes,
+            connections: traffic.connections,
+            refused: refused.into_iter().map(shown).collect(),
+        }
+    }
 }
 
 /// A signal's name on x86-64 Linux, as `kill -l` gives it, with `SIG`.

@@ -21,7 +21,7 @@ use super::owner::{self, Event, Owned, Sink};
 use super::result::{ExecResult, ResourceStats};
 use crate::config::{BaseUrl, ExecConfig};
 use crate::metrics::Metrics;
-use crate::network::{self, PhantomAccess, Plan, PlanError};
+use crate::network::{self, PhantomAccess, Plan, PlanError, SteerError};
 
 /// Events that may wait for a slow client. When they do, the jail's own output waits in its pipe.
 const EVENT_QUEUE: usize = 16;
@@ -61,6 +61,10 @@ pub(crate) struct Code {
 /// Why a job did not begin.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExecError {
+    #[error("jail {0} has ended")]
+    Ended(i64),
+    #[error(transparent)]
+    Steer(#[from] SteerError),
     #[error("too many concurrent executions")]
     TooMany,
     #[error(transparent)]
@@ -82,9 +86,12 @@ pub(crate) enum ExecError {
     Stopped,
 }
 
+/// A policy for a jail that runs, and who waits to hear how many connections it cut.
+pub(super) type Steer = (egress::Policy, oneshot::Sender<Result<usize, SteerError>>);
+
 /// Live rows of the ledger, by id.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LiveRows(Arc<Mutex<HashMap<i64, Live>>>);
+pub(crate) struct LiveRows(Arc<Mutex<HashMap<i64, (Live, mpsc::Sender<Steer>)>>>);
 
 /// What a running row shows beyond what is stored.
 #[derive(Debug, Clone, Default)]
@@ -96,7 +103,7 @@ pub(crate) struct Live {
 
 impl LiveRows {
     pub(crate) fn get(&self, id: i64) -> Option<Live> {
-        self.lock().get(&id).cloned()
+        self.lock().get(&id).map(|(live, _)| live.clone())
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -104,20 +111,24 @@ impl LiveRows {
     }
 
     pub(super) fn update(&self, id: i64, change: impl FnOnce(&mut Live)) {
-        if let Some(live) = self.lock().get_mut(&id) {
+        if let Some((live, _)) = self.lock().get_mut(&id) {
             change(live);
         }
     }
 
     pub(super) fn remove(&self, id: i64) -> Live {
-        self.lock().remove(&id).unwrap_or_default()
+        self.lock().remove(&id).map(|(live, _)| live).unwrap_or_default()
     }
 
-    fn insert(&self, id: i64) {
-        self.lock().insert(id, Live::default());
+    fn insert(&self, id: i64, steer: mpsc::Sender<Steer>) {
+        self.lock().insert(id, (Live::default(), steer));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, Live>> {
+    fn steer(&self, id: i64) -> Option<mpsc::Sender<Steer>> {
+        self.lock().get(&id).map(|(_, steer)| steer.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<i64, (Live, mpsc::Sender<Steer>)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -193,6 +204,14 @@ impl Executor {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         self.begin(job, Sink::Events(events)).await?;
         Ok(receiver)
+    }
+
+    /// Puts another policy in force in a jail that runs; gives how many connections it cut.
+    pub(crate) async fn steer(&self, id: i64, policy: egress::Policy) -> Result<usize, ExecError> {
+        let steer = self.0.live.steer(id).ok_or(ExecError::Ended(id))?;
+        let (told, hear) = oneshot::channel();
+        steer.send((policy, told)).await.map_err(|_| ExecError::Ended(id))?;
+        Ok(hear.await.map_err(|_| ExecError::Ended(id))??)
     }
 
     /// Keeps jails ready for plain runs of a tenant, so that its first is as quick as the next.
@@ -274,12 +293,14 @@ impl Executor {
         });
         match served {
             Ok((running, served)) => {
-                self.0.live.insert(id);
+                let (steer, steered) = mpsc::channel(1);
+                self.0.live.insert(id, steer);
                 self.0.total.fetch_add(1, Ordering::Relaxed);
                 parts.metrics.jail_started();
                 Ok(Owned {
                     running,
                     served,
+                    steered,
                     id,
                     timeout,
                     output_limit: parts.config.output_limit_bytes,

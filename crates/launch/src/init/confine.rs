@@ -17,8 +17,9 @@ use rustix::thread::{
 use serde::{Deserialize, Serialize};
 use sys::Instruction;
 
-use crate::message::{Access as TreeAccess, At as _, Enforcement, Fault, Spec};
+use crate::message::{Access as TreeAccess, At as _, Enforcement, Fault};
 use crate::mutation::{Protection, keeps};
+use crate::shape::Shape;
 
 pub(super) const LANDLOCK_STEP: &str =
     "confine with Landlock (needs Linux 5.13 with `landlock` in the `lsm=` list)";
@@ -30,28 +31,34 @@ pub(super) struct Walls {
     writable: Vec<String>,
     /// The ports a jail may dial if it has no network but what is handed out; `None` if it has one.
     ports: Option<Vec<u16>>,
-    /// The kernel's ABI.
+    /// The kernel's ABI; without one there are no walls.
     kernel: Option<u32>,
-    required: bool,
 }
 
 impl Walls {
-    pub(super) fn of(spec: &Spec, kernel: Option<u32>) -> Self {
+    pub(super) fn of(shape: &Shape, kernel: Option<u32>) -> Self {
         let mut writable = vec!["/tmp", "/dev", "/home/agent", "/proc"];
-        if spec.output.access() == TreeAccess::ReadWrite {
+        if shape.output.access == TreeAccess::ReadWrite {
             writable.push("/output");
         }
-        if spec.workspace.access() == TreeAccess::ReadWrite {
+        if shape.workspace.access == TreeAccess::ReadWrite {
             writable.push("/workspace");
         }
-        let network = &spec.network;
+        let network = &shape.network;
         let closed = !network.loopback || network.isolated;
         Self {
             writable: writable.into_iter().map(str::to_owned).collect(),
             ports: closed
                 .then(|| network.listeners.iter().map(|l| l.address.port()).collect()),
             kernel,
-            required: spec.enforcement == Enforcement::Required,
+        }
+    }
+
+    /// Refuses what was asked for and cannot be had.
+    pub(super) fn check(&self, enforcement: Enforcement) -> Result<(), Fault> {
+        match (self.kernel, enforcement) {
+            (None, Enforcement::Required) => Err(Errno::OPNOTSUPP).at(LANDLOCK_STEP),
+            _ => Ok(()),
         }
     }
 }
@@ -136,9 +143,7 @@ pub(super) fn landlock(walls: &Walls) -> Result<(), Fault> {
     if !keeps(Protection::Landlock) {
         return Ok(());
     }
-    let Some(kernel) = walls.kernel else {
-        return if walls.required { Err(Errno::OPNOTSUPP).at(LANDLOCK_STEP) } else { Ok(()) };
-    };
+    let Some(kernel) = walls.kernel else { return Ok(()) };
     let fault =
         |_| Fault { step: LANDLOCK_STEP.to_owned(), errno: Errno::PERM.raw_os_error() };
     match restrict(walls, kernel).map_err(fault)? {

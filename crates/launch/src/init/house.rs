@@ -59,8 +59,8 @@ pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
     tmpfs("dev/shm", SHARED_MEMORY_BYTES, 0o1777, no_exec)?;
     tmpfs("tmp", shape.tmp, 0o1777, no_exec)?;
     tmpfs("home/agent", HOME_BYTES, 0o700, MountFlags::empty())?;
-    for (name, bytes) in [("workspace", shape.workspace), ("output", shape.output)] {
-        if let Some(bytes) = bytes {
+    for (name, place) in [("workspace", shape.workspace), ("output", shape.output)] {
+        if let Some(bytes) = place.fresh {
             tmpfs(name, bytes, 0o755, MountFlags::empty())?;
         }
     }

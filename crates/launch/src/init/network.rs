@@ -15,6 +15,7 @@ use rustix::net::{
     socket_with,
 };
 
+use super::attempts;
 use crate::message::{At as _, Fault, Listener, Local, Network, Transport};
 
 /// Connections that may wait to be accepted.
@@ -25,7 +26,13 @@ pub(super) fn build(network: &Network) -> Result<Vec<OwnedFd>, Fault> {
     if network.loopback {
         configure(&network.local)?;
     }
-    network.listeners.iter().map(listener).collect()
+    let open = |asked: &Listener| match asked.transport {
+        Transport::Attempts => {
+            attempts::watch(&network.listeners).at("watch what reaches no listener")
+        }
+        Transport::Tcp | Transport::Udp => listener(asked),
+    };
+    network.listeners.iter().map(open).collect()
 }
 
 fn configure(local: &Local) -> Result<(), Fault> {
@@ -89,6 +96,7 @@ fn open(asked: &Listener) -> Result<(OwnedFd, SocketAddr), Errno> {
     let kind = match asked.transport {
         Transport::Tcp => SocketType::STREAM,
         Transport::Udp => SocketType::DGRAM,
+        Transport::Attempts => return Err(Errno::OPNOTSUPP),
     };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     match asked.address.ip() {

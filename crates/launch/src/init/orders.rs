@@ -10,10 +10,13 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, 
 use sys::{Forked, Instruction};
 
 use super::command::{AT_EXEC, AT_FILTER, AT_STAGE, Outcome, Program, Streams, report};
+use super::confine::Walls;
 use super::{confine, network, terminal};
 use crate::message::{
-    At as _, Exit, Fault, Further, Order, Process, Profile, Report, Spec,
+    At as _, Exit, Fault, Further, Order, Process, Profile, Report,
 };
+use crate::birth::Birthplace;
+use crate::shape::Shape;
 use crate::wire;
 
 /// Commands that may run in one jail at the same time. The limit of processes usually comes first.
@@ -23,11 +26,19 @@ const MOST_COMMANDS: usize = 1024;
 pub(super) struct Commands {
     children: OwnedFd,
     open_files: u64,
+    /// What init must go behind before it starts a further command.
+    walls: Option<Ahead>,
     /// What further commands need beside init's own filter.
     strict: Option<Vec<Instruction>>,
     running: HashMap<Pid, Process>,
     /// Those on their way to `exec`, and the terminals to hand over when they are there.
     born: Vec<Born>,
+}
+
+/// The walls of the first command, and init's filter.
+struct Ahead {
+    walls: Walls,
+    filter: Vec<Instruction>,
 }
 
 struct Born {
@@ -37,15 +48,23 @@ struct Born {
 }
 
 impl Commands {
-    pub(super) fn new(children: OwnedFd, spec: &Spec, filter: &[Instruction]) -> Self {
-        let strict = (spec.profile == Profile::Strict).then(|| filter.to_vec());
+    pub(super) fn new(children: OwnedFd, open_files: u64) -> Self {
         Self {
             children,
-            open_files: spec.limits.open_files,
-            strict,
+            open_files,
+            walls: None,
+            strict: None,
             running: HashMap::new(),
             born: Vec::new(),
         }
+    }
+
+    /// Says behind what further commands live: what the first does.
+    pub(super) fn are_behind(&mut self, walls: Walls, shape: &Shape, birthplace: &Birthplace) {
+        let filter = birthplace.init_filter(shape.filter).to_vec();
+        self.walls = Some(Ahead { walls, filter });
+        let strict = shape.filter.profile == Profile::Strict;
+        self.strict = strict.then(|| birthplace.filter(shape.filter).to_vec());
     }
 
     pub(super) fn add(&mut self, process: Process, pid: Pid) {
@@ -166,6 +185,7 @@ impl Commands {
         if self.running.len() >= MOST_COMMANDS {
             return Err(Errno::AGAIN).at("start one more command in this jail");
         }
+        self.go_behind_walls()?;
         let program = Program::new(&further.command).at("read the command")?;
         let (ours, terminal, streams) = match further.terminal {
             None => (None, None, descriptors),
@@ -186,6 +206,16 @@ impl Commands {
                 Ok(Born { process: further.process, outcome: Outcome(outcome), terminal: ours })
             }
         }
+    }
+
+    /// Half behind them it starts nothing, now or later.
+    fn go_behind_walls(&mut self) -> Result<(), Fault> {
+        let Some(Ahead { walls, filter }) = &self.walls else { return Ok(()) };
+        confine::landlock(walls)?;
+        confine::filter(filter)?;
+        confine::confirm()?;
+        self.walls = None;
+        Ok(())
     }
 
     fn become_command(

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,7 +21,6 @@ use crate::{fault, wire};
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Go {
     pub(super) command: Command,
-    pub(super) walls: Walls,
     pub(super) open_files: u64,
 }
 
@@ -40,7 +40,7 @@ pub(super) fn fork(shape: &Shape, birthplace: &Birthplace) -> Result<Stage, Faul
     match sys::fork().at("fork the stage")? {
         Forked::Child => wait(&inner_socket, &inner_outcome, shape, birthplace),
         Forked::Parent { pid } => {
-            let pid = Pid::from_raw(pid.cast_signed()).ok_or(rustix::io::Errno::SRCH).at("fork")?;
+            let pid = Pid::from_raw(pid.cast_signed()).ok_or(Errno::SRCH).at("fork")?;
             Ok(Stage { pid, socket, outcome })
         }
     }
@@ -78,6 +78,7 @@ fn wait(socket: &OwnedFd, outcome: &OwnedFd, shape: &Shape, birthplace: &Birthpl
     let filter = birthplace.filter(shape.filter);
     // Under the strict one nothing more could be received.
     let strict = shape.filter.profile == Profile::Strict;
+    let walls = Walls::of(shape, birthplace.landlock_abi);
     let early = closed.and_then(|()| fault::inject("filter")).and_then(|()| {
         if strict { Ok(()) } else { confine::filter(filter).and_then(|()| confine::confirm()) }
     });
@@ -85,44 +86,53 @@ fn wait(socket: &OwnedFd, outcome: &OwnedFd, shape: &Shape, birthplace: &Birthpl
         report(outcome, AT_FILTER, fault.errno);
         sys::exit(1);
     }
+    // What is brought in later needs rules of its own.
+    let whole = shape.is_whole();
+    if whole && let Err(fault) = confine::landlock(&walls) {
+        report(outcome, AT_LANDLOCK, fault.errno);
+        sys::exit(1);
+    }
     let told = wire::receive::<Go>(socket);
     let Ok(Some((go, descriptors))) = told else { sys::exit(1) };
-    let late = if strict { Some(filter) } else { None };
-    become_command(&go, descriptors, late, outcome)
+    let late = Late { walls: (!whole).then_some(&walls), filter: strict.then_some(filter) };
+    become_command(&go, descriptors, &late, outcome)
+}
+
+/// What could not be put in force before.
+struct Late<'a> {
+    walls: Option<&'a Walls>,
+    filter: Option<&'a [sys::Instruction]>,
 }
 
 fn become_command(
     go: &Go,
     descriptors: Vec<OwnedFd>,
-    filter: Option<&[sys::Instruction]>,
+    late: &Late<'_>,
     outcome: &OwnedFd,
 ) -> ! {
-    let errno = |error: io::Error| error.raw_os_error().unwrap_or(libc_eio());
+    let errno = |error: &io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
     let program = match Program::new(&go.command) {
         Ok(program) => program,
         Err(error) => {
-            report(outcome, AT_STAGE, errno(error));
+            report(outcome, AT_STAGE, errno(&error));
             sys::exit(1);
         }
     };
     let staged = Streams::of(descriptors).and_then(|streams| streams.take_over(None));
     if let Err(error) = staged.and_then(|()| confine::open_files(go.open_files)) {
-        report(outcome, AT_STAGE, errno(error));
+        report(outcome, AT_STAGE, errno(&error));
         sys::exit(1);
     }
-    if let Err(fault) = confine::landlock(&go.walls) {
+    if let Some(Err(fault)) = late.walls.map(confine::landlock) {
         report(outcome, AT_LANDLOCK, fault.errno);
         sys::exit(1);
     }
-    if let Some(Err(fault)) = filter.map(|f| confine::filter(f).and_then(|()| confine::confirm())) {
+    let filtered = |filter| confine::filter(filter).and_then(|()| confine::confirm());
+    if let Some(Err(fault)) = late.filter.map(filtered) {
         report(outcome, AT_FILTER, fault.errno);
         sys::exit(1);
     }
     let error = program.execute();
-    report(outcome, AT_EXEC, errno(io::Error::from_raw_os_error(error.raw_os_error().unwrap_or(libc_eio()))));
+    report(outcome, AT_EXEC, errno(&error));
     program.say_not_executed(&error)
-}
-
-fn libc_eio() -> i32 {
-    rustix::io::Errno::IO.raw_os_error()
 }
