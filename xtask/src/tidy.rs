@@ -21,7 +21,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("egress", &["ids"]),
     ("phantom", &["ids", "secret", "store"]),
     ("control", &["egress", "httpkit", "ids", "jail", "phantom", "secret", "store"]),
-    ("agentjail", &["control", "egress", "ids", "jail", "phantom", "secret"]),
+    ("agentjail", &["control", "egress", "ids", "jail", "phantom", "secret", "sys"]),
     ("e2e", &[]),
     ("bench", &["jail"]),
     ("xtask", &[]),

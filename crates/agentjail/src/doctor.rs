@@ -15,6 +15,16 @@ pub(crate) struct Flags {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Attack jails on this machine from inside, and tell what holds
+    #[arg(long)]
+    attack: bool,
+    /// Only this line of the attack; repeatable
+    #[arg(long, requires = "attack", value_name = "LINE")]
+    only: Vec<String>,
+    /// Leave a protection out, to see an attack succeed; repeatable
+    #[cfg(feature = "mutations")]
+    #[arg(long, requires = "attack", value_name = "NAME")]
+    without: Vec<String>,
 }
 
 /// One thing that holds here, or does not.
@@ -43,6 +53,13 @@ const DELEGATE: &str = "run as root, or `systemd-run --user --scope -p Delegate=
     without it, --best-effort runs without the limit and says so";
 
 pub(crate) fn doctor(flags: &Flags) -> anyhow::Result<ExitCode> {
+    if flags.attack {
+        #[cfg(feature = "mutations")]
+        let without = flags.without.clone();
+        #[cfg(not(feature = "mutations"))]
+        let without = Vec::new();
+        return crate::attack::run(&flags.only, without, flags.json);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let checks = runtime.block_on(examine())?;
     let fit = checks.iter().all(|check| check.holds);

@@ -1,5 +1,6 @@
 //! The `agentjail` program: it decides what this process is, and lets that part run.
 
+mod attack;
 mod doctor;
 mod run;
 mod serve;
@@ -26,6 +27,9 @@ enum Command {
     Run(Box<run::Flags>),
     /// Tell what this machine can enforce, what is missing, and how to get it
     Doctor(doctor::Flags),
+    /// Attempt something that a jail must refuse. For `doctor --attack`, which runs it inside one
+    #[command(hide = true)]
+    Attempt { line: String, arguments: Vec<String> },
     /// Print completions for a shell
     Completions { shell: Shell },
     /// Print the control plane's OpenAPI document
@@ -59,6 +63,7 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(flags) => serve::serve(*flags),
         Command::Run(flags) => run::run(*flags),
         Command::Doctor(flags) => doctor::doctor(&flags),
+        Command::Attempt { line, arguments } => Ok(attack::attempt(&line, &arguments)),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -286,9 +286,9 @@ impl Birthplace {
 /// All of its own: user, mounts, processes, network, IPC, host name. The cgroup namespace is made
 /// later, by init, when it is in its group.
 fn namespaces() -> Namespaces {
-    let mut namespaces = Namespaces::USER.and(Namespaces::MOUNT).and(Namespaces::UTS);
+    let mut namespaces =
+        Namespaces::USER.and(Namespaces::MOUNT).and(Namespaces::PID).and(Namespaces::UTS);
     for (namespace, protection) in [
-        (Namespaces::PID, Protection::PidNamespace),
         (Namespaces::NET, Protection::NetworkNamespace),
         (Namespaces::IPC, Protection::IpcNamespace),
     ] {

@@ -26,18 +26,14 @@ pub enum Protection {
     NamespaceLimit,
     /// A network namespace of its own.
     NetworkNamespace,
-    /// A PID namespace of its own.
-    PidNamespace,
     /// An IPC namespace of its own.
     IpcNamespace,
-    /// The small `/dev`: with this left out, the machine's.
+    /// The small `/dev`: with this left out, there is `/dev/kmsg`.
     Devices,
     /// `noexec` on `/tmp` and `/dev/shm`.
     NoExec,
-    /// A root of its own: with this left out, the machine's is at `/opt/flavors`.
+    /// A root of its own: with this left out, the machine's is at `/host`.
     Root,
-    /// Read-only mounts of the system.
-    ReadOnlySystem,
     /// Limits of memory and number of processes.
     MemoryLimit,
     PidLimit,
@@ -48,7 +44,7 @@ pub enum Protection {
 }
 
 impl Protection {
-    pub const ALL: [(&'static str, Self); 20] = [
+    pub const ALL: [(&'static str, Self); 18] = [
         ("close-descriptors", Self::CloseDescriptors),
         ("undumpable", Self::Undumpable),
         ("proc-masks", Self::ProcMasks),
@@ -59,12 +55,10 @@ impl Protection {
         ("landlock", Self::Landlock),
         ("namespace-limit", Self::NamespaceLimit),
         ("network-namespace", Self::NetworkNamespace),
-        ("pid-namespace", Self::PidNamespace),
         ("ipc-namespace", Self::IpcNamespace),
         ("devices", Self::Devices),
         ("no-exec", Self::NoExec),
         ("root", Self::Root),
-        ("read-only-system", Self::ReadOnlySystem),
         ("memory-limit", Self::MemoryLimit),
         ("pid-limit", Self::PidLimit),
         ("tree-limit", Self::TreeLimit),

@@ -25,6 +25,7 @@ use rustix::mount::{
 use sys::{MountAttributes, Reach, restrict_mount};
 
 use crate::message::{At as _, Fault};
+use crate::mutation::{Protection, keeps};
 
 /// The machine's root, as the launcher sees it.
 pub(crate) const HOST: &str = "/host";
@@ -70,6 +71,10 @@ pub(crate) fn build(hosts: &[(String, IpAddr)]) -> Result<(), Fault> {
     let jail = Path::new(JAIL);
     tmpfs(jail, c"mode=755,size=8m,nr_inodes=8k").at("mount the jail's root")?;
     system_directories(jail)?;
+    if !keeps(Protection::Root) {
+        fs::create_dir(jail.join("host")).at("make /host")?;
+        mount_bind_recursive(HOST, jail.join("host")).at("bind the machine's root")?;
+    }
     devices(jail)?;
     etc(jail, hosts)?;
     empty_directories(jail)?;
@@ -116,7 +121,8 @@ fn system_directories(jail: &Path) -> Result<(), Fault> {
 fn devices(jail: &Path) -> Result<(), Fault> {
     let dev = jail.join("dev");
     fs::create_dir(&dev).at("make /dev")?;
-    for name in DEVICES {
+    let more = if keeps(Protection::Devices) { None } else { Some("kmsg") };
+    for name in DEVICES.into_iter().chain(more) {
         let target = dev.join(name);
         fs::write(&target, "").at(format!("make /dev/{name}"))?;
         mount_bind(Path::new(HOST).join("dev").join(name), &target)

@@ -3,6 +3,7 @@
 //! All `unsafe` of the tree is here: preconditions are types, or checks cheap enough to make the
 //! function safe. What rustix has is not repeated here.
 
+pub mod attempt;
 mod clone;
 mod close_range;
 mod exec;
