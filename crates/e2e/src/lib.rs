@@ -5,6 +5,7 @@ pub mod cli;
 pub mod house;
 pub mod leftovers;
 pub mod upstream;
+pub mod user;
 
 use std::path::PathBuf;
 
@@ -18,5 +19,16 @@ pub fn program() -> PathBuf {
     let directory = tests.ancestors().nth(2).expect("tests are in target/<profile>/deps");
     let program = directory.join("agentjail");
     assert!(program.exists(), "{} is not built: run `cargo build -p agentjail`", program.display());
+    program
+}
+
+/// The program built with the feature `mutations`, which can leave protections out.
+///
+/// # Panics
+///
+/// If it is not built.
+pub fn mutations() -> PathBuf {
+    let program = program().with_file_name("agentjail-mutations");
+    assert!(program.exists(), "{} is not built: see `cargo xtask test`", program.display());
     program
 }

@@ -41,10 +41,12 @@ pub enum Protection {
     TreeLimit,
     /// The launcher's death ends init.
     DeathSignal,
+    /// Limits of open files and of inotify instances.
+    FileLimits,
 }
 
 impl Protection {
-    pub const ALL: [(&'static str, Self); 18] = [
+    pub const ALL: [(&'static str, Self); 19] = [
         ("close-descriptors", Self::CloseDescriptors),
         ("undumpable", Self::Undumpable),
         ("proc-masks", Self::ProcMasks),
@@ -63,6 +65,7 @@ impl Protection {
         ("pid-limit", Self::PidLimit),
         ("tree-limit", Self::TreeLimit),
         ("death-signal", Self::DeathSignal),
+        ("file-limits", Self::FileLimits),
     ];
 }
 

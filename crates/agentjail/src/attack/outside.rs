@@ -26,6 +26,10 @@ const HIDDEN: &str = "86419";
 /// Makes every attempt, or those asked for.
 pub(super) async fn attack(only: &[String], without: Vec<String>) -> anyhow::Result<Vec<Finding>> {
     let mut config = jail::Config::of_this_program()?;
+    let gate = GateWeakness {
+        policy: without.iter().any(|name| name == "policy"),
+        addresses: without.iter().any(|name| name == "address-check"),
+    };
     config.left_out = without;
     let engine = Engine::start(config).await.context("could not start the engine")?;
     let mut findings = Vec::new();
@@ -33,7 +37,7 @@ pub(super) async fn attack(only: &[String], without: Vec<String>) -> anyhow::Res
         if !only.is_empty() && !only.iter().any(|name| name.eq_ignore_ascii_case(line.name)) {
             continue;
         }
-        let verdict = match one(&engine, line).await {
+        let verdict = match one(&engine, line, gate).await {
             Ok(verdict) => verdict,
             Err(error) => Verdict::NotShown(format!("{error:#}")),
         };
@@ -43,7 +47,14 @@ pub(super) async fn attack(only: &[String], without: Vec<String>) -> anyhow::Res
     Ok(findings)
 }
 
-async fn one(engine: &Engine, line: &Line) -> anyhow::Result<Verdict> {
+/// What of the gate is left out, in a build for tests.
+#[derive(Debug, Clone, Copy)]
+struct GateWeakness {
+    policy: bool,
+    addresses: bool,
+}
+
+async fn one(engine: &Engine, line: &Line, gate: GateWeakness) -> anyhow::Result<Verdict> {
     match line.jail {
         Kind::LauncherDies => launcher_dies(engine).await,
         Kind::HiddenProcesses => hidden(engine, line).await,
@@ -52,7 +63,7 @@ async fn one(engine: &Engine, line: &Line) -> anyhow::Result<Verdict> {
         Kind::HostileWorkspace => hostile_workspace(engine, line).await,
         Kind::HostSocket => host_socket(engine, line).await,
         Kind::HostPorts => host_ports(engine, line).await,
-        Kind::Allowlist => allowlist(engine, line).await,
+        Kind::Allowlist => allowlist(engine, line, gate).await,
         Kind::Neighbour => neighbour(engine, line).await,
         Kind::SmallMemory if !engine.offers().memory => Ok(no_controller("memory")),
         Kind::SmallMemory => inside(engine, line, &[], |jail| jail.memory_bytes(64 << 20)).await,
@@ -177,18 +188,29 @@ async fn host_ports(engine: &Engine, line: &Line) -> anyhow::Result<Verdict> {
     }
 }
 
-async fn allowlist(engine: &Engine, line: &Line) -> anyhow::Result<Verdict> {
+async fn allowlist(
+    engine: &Engine,
+    line: &Line,
+    gate: GateWeakness,
+) -> anyhow::Result<Verdict> {
     let lure = Lure::new().await?;
     let rule = format!("allowed.test:{}", lure.tcp).parse()?;
-    let policy = Policy::new(vec![rule, "allowed.test".parse()?]);
+    let mut rules = vec![rule, "allowed.test".parse()?];
+    if gate.policy {
+        rules.extend(["evil.test".parse()?, format!("evil.test:{}", lure.tcp).parse()?]);
+    }
+    let policy = Policy::new(rules);
     let plan = Plan::new(Mode::Allowlist(policy, TrafficLimits::default()), None)?;
     let running = attempt(line, &[lure.tcp.to_string()])?
         .network(plan.network().clone())
         .spawn(engine)
         .await?;
     let name = HostName::parse("allowed.test")?;
-    let dialler =
+    let mut dialler =
         Dialler { resolve: [(name, vec![[127, 0, 0, 1].into()])].into(), ..Dialler::default() };
+    if gate.addresses {
+        dialler.allow_private.push("127.0.0.0/8".parse()?);
+    }
     let (running, _served) = serve(running, plan, &dialler)?;
     let (said, outcome) = finish(running).await?;
     Ok(verdict(line, &said, &outcome))

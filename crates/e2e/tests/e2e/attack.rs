@@ -5,5 +5,6 @@ mod devices;
 mod files;
 mod network;
 mod processes;
+mod suite;
 mod syscalls;
 mod tls;

@@ -86,6 +86,9 @@ pub(super) fn resource_limits() -> Result<(), Fault> {
 }
 
 pub(super) fn open_files(number: u64) -> io::Result<()> {
+    if !keeps(Protection::FileLimits) {
+        return Ok(());
+    }
     Ok(setrlimit(Resource::Nofile, both(number))?)
 }
 

@@ -121,11 +121,14 @@ fn proc(shape: &Shape) -> Result<(), Fault> {
 /// What one jail may use up of what the kernel counts by user or network namespace. The first is
 /// also a second wall beside the filter: in this user namespace, no further one can be made.
 fn namespace_limits(shape: &Shape) -> Result<(), Fault> {
-    let mut limits = vec![("user/max_inotify_instances", "64")];
+    let mut limits = Vec::new();
+    if keeps(Protection::FileLimits) {
+        limits.push(("user/max_inotify_instances", "64"));
+    }
     if keeps(Protection::NamespaceLimit) {
         limits.push(("user/max_user_namespaces", "0"));
     }
-    if shape.network.loopback {
+    if shape.network.loopback && keeps(Protection::NetworkNamespace) {
         // Queued bytes of TCP are not in the memory limit of cgroup v1.
         limits.push(("net/ipv4/tcp_rmem", "4096 65536 524288"));
         limits.push(("net/ipv4/tcp_wmem", "4096 65536 524288"));

@@ -16,6 +16,7 @@ use rustix::net::{
 };
 
 use super::attempts;
+use crate::mutation::{Protection, keeps};
 use crate::message::{At as _, Fault, Listener, Local, Network, Transport};
 
 /// Connections that may wait to be accepted.
@@ -23,6 +24,9 @@ const BACKLOG: i32 = 512;
 
 /// Brings up what the spec asks for; gives the listeners in the order asked.
 pub(super) fn build(network: &Network) -> Result<Vec<OwnedFd>, Fault> {
+    if !keeps(Protection::NetworkNamespace) {
+        return Ok(Vec::new());
+    }
     if network.loopback {
         configure(&network.local)?;
     }
