@@ -1,8 +1,10 @@
 //! Build chores: `cargo xtask COMMAND`. What `.ci/run` does and what a laptop does are the same.
 
 mod demo;
+mod fuzz;
 mod setup;
 mod tidy;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -15,6 +17,8 @@ cargo xtask COMMAND
   demo    build, and watch a model client run in a jail without its key
   test    everything that CI runs: format, lints, docs, tests, attacks, SDK
   bench   measure what we claim beside its peers; writes docs/benchmarks.md
+  fuzz    coverage-guided fuzzing, 60 s a target or as many as a second word says
+  vm-test the engine's tests on cgroup v2, in a guest (QEMU)
   gen     write what is generated from the program: docs/reference/openapi.json
 ";
 
@@ -25,6 +29,8 @@ fn main() -> ExitCode {
         Some("test" | "ci") => test(),
         Some("bench") => bench(),
         Some("gen") => generate(),
+        Some("fuzz") => fuzz::fuzz(seconds()),
+        Some("vm-test") => vm::test(),
         _ => {
             eprint!("{HELP}");
             return ExitCode::FAILURE;
@@ -37,6 +43,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// How long to fuzz each target.
+fn seconds() -> u64 {
+    std::env::args().nth(2).and_then(|text| text.parse().ok()).unwrap_or(60)
 }
 
 /// The whole gate.

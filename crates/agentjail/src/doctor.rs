@@ -140,8 +140,7 @@ async fn inside(engine: &Engine) -> anyhow::Result<String> {
     let mut pipes = pipes.context("a command has streams")?;
     let mut said = String::new();
     let limit = Duration::from_secs(10);
-    let (read, outcome) =
-        tokio::join!(pipes.stdout.read_to_string(&mut said), jail.wait(limit));
+    let (read, outcome) = tokio::join!(pipes.stdout.read_to_string(&mut said), jail.wait(limit));
     read.context("could not read the jail's output")?;
     let words: Vec<&str> = said.split_whitespace().collect();
     let expected = ["1000", "CapBnd:", "0000000000000000", "NoNewPrivs:", "1", "Seccomp:", "2"];

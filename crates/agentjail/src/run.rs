@@ -185,9 +185,7 @@ fn plan(flags: &Flags) -> anyhow::Result<Plan> {
     let mode = match (flags.net, rules.is_empty()) {
         (None | Some(Net::None), true) => Mode::None,
         (Some(Net::Loopback), true) => Mode::Loopback,
-        (None | Some(Net::Allowlist), false) => {
-            Mode::Allowlist(Policy::new(rules), limits)
-        }
+        (None | Some(Net::Allowlist), false) => Mode::Allowlist(Policy::new(rules), limits),
         (Some(Net::Allowlist), true) => bail!("--net allowlist needs at least one --allow"),
         (Some(Net::None | Net::Loopback), false) => {
             bail!("--allow contradicts --net none and --net loopback: leave out one")

@@ -67,8 +67,7 @@ async fn one_at_a_time(report: &mut Report, bundle: &Bundle) -> anyhow::Result<(
         "runc",
     ];
     let rows = names.into_iter().zip(rows);
-    let rows: Vec<Row> =
-        rows.map(|(name, times)| Row { name: name.to_owned(), times }).collect();
+    let rows: Vec<Row> = rows.map(|(name, times)| Row { name: name.to_owned(), times }).collect();
     report.times(&rows);
     for engine in [cold, warm, open] {
         engine.shutdown().await;
@@ -91,7 +90,8 @@ async fn many_at_a_time(report: &mut Report) -> anyhow::Result<()> {
     let mut sustained = [0.0; 2];
     sustained[0] = in_flight(SUSTAINED, bare).await?;
     sustained[1] = in_flight(SUSTAINED, || in_jail(&warm, start())).await?;
-    let sustained = sustained.map(|seconds| f64::from(u32::try_from(SUSTAINED).unwrap_or(0)) / seconds);
+    let sustained =
+        sustained.map(|seconds| f64::from(u32::try_from(SUSTAINED).unwrap_or(0)) / seconds);
     warm.shutdown().await;
     report.section(
         "Sixteen in flight",
@@ -133,7 +133,11 @@ async fn at_rest(report: &mut Report) -> anyhow::Result<()> {
          once), and what their cgroups are charged for, the kernel's included.",
     );
     report.add("\n| | KiB a jail |\n| --- | ---: |\n");
-    report.add(&format!("| resident | {} |\n| charged | {} |\n", each(proportional), each(counted)));
+    report.add(&format!(
+        "| resident | {} |\n| charged | {} |\n",
+        each(proportional),
+        each(counted)
+    ));
     Ok(())
 }
 

@@ -55,7 +55,12 @@ pub enum PlanError {
 impl Plan {
     /// The sockets for a mode; with the phantom proxy's, if there is a URL to find it at.
     pub fn new(mode: Mode, phantom: Option<&BaseUrl>) -> Result<Self, PlanError> {
-        let mut plan = Self { network: Network::default(), servers: Vec::new(), policy: None, limits: TrafficLimits::default() };
+        let mut plan = Self {
+            network: Network::default(),
+            servers: Vec::new(),
+            policy: None,
+            limits: TrafficLimits::default(),
+        };
         match mode {
             // TCP goes to the phantom proxy or nowhere.
             Mode::None => plan.network.isolated = true,
@@ -157,7 +162,9 @@ pub enum SteerError {
     NoGate,
     #[error(transparent)]
     Plan(#[from] PlanError),
-    #[error("port {0} cannot be added to a jail that runs: ports below 1024 must be allowed from the start")]
+    #[error(
+        "port {0} cannot be added to a jail that runs: ports below 1024 must be allowed from the start"
+    )]
     LowPort(u16),
     #[error("could not listen on port {0} in the jail")]
     Listen(u16, #[source] jail::OrderError),

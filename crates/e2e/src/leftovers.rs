@@ -34,6 +34,18 @@ pub fn cgroups(server: u32) -> Vec<PathBuf> {
     found
 }
 
+/// Cgroups of jails below the instances of this name.
+pub fn groups(name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(Path::new("/sys/fs/cgroup"), 7, &mut |path| {
+        let parent = path.parent().and_then(Path::file_name).unwrap_or_default();
+        if parent == name {
+            found.push(path.to_owned());
+        }
+    });
+    found
+}
+
 /// Mounts of this mount namespace that look like ours.
 pub fn mounts() -> Vec<String> {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();

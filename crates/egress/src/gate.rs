@@ -144,7 +144,9 @@ impl Gate {
         self.accept(listener, |rules, stream| async move {
             let destination = stream.local_addr();
             // The jail sees a reset, as from a host that refuses.
-            if let (Err(refusal), Ok(destination)) = (transparent(&rules, stream).await, destination) {
+            if let (Err(refusal), Ok(destination)) =
+                (transparent(&rules, stream).await, destination)
+            {
                 rules.refuse(&refusal, Some(destination));
             }
         });
@@ -216,6 +218,21 @@ impl Gate {
                 });
             }
         });
+    }
+}
+
+#[cfg(fuzzing)]
+impl Gate {
+    pub(crate) fn rules(&self) -> &Arc<Rules> {
+        &self.rules
+    }
+}
+
+#[cfg(fuzzing)]
+impl Rules {
+    /// From now on no connection is opened.
+    pub(crate) fn forbid_dialling(&self) {
+        self.meter.use_up();
     }
 }
 

@@ -12,6 +12,8 @@ mod attempts;
 mod connect;
 mod dial;
 mod dns;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod gate;
 mod host;
 mod meter;

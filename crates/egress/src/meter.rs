@@ -63,8 +63,9 @@ impl Meter {
         if let Some(most) = self.limits.connections_per_second {
             let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
             let now = Instant::now();
-            let (since, count) =
-                opened.filter(|(since, _)| now - *since < Duration::from_secs(1)).unwrap_or((now, 0));
+            let (since, count) = opened
+                .filter(|(since, _)| now - *since < Duration::from_secs(1))
+                .unwrap_or((now, 0));
             if count >= most {
                 return false;
             }
@@ -72,6 +73,11 @@ impl Meter {
         }
         self.connections.fetch_add(1, Ordering::Relaxed);
         true
+    }
+
+    #[cfg(fuzzing)]
+    pub(crate) fn use_up(&self) {
+        self.sent.store(u64::MAX / 2, Ordering::Relaxed);
     }
 
     pub(crate) fn is_used_up(&self) -> bool {

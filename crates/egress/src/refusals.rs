@@ -75,7 +75,10 @@ impl Refusals {
     pub(crate) fn add(&self, reason: Reason, protocol: Protocol, host: &str, port: u16) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let same = |known: &&mut Refused| {
-            known.reason == reason && known.protocol == protocol && known.host == host && known.port == port
+            known.reason == reason
+                && known.protocol == protocol
+                && known.host == host
+                && known.port == port
         };
         if let Some(known) = all.iter_mut().find(same) {
             known.count += 1;

@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use launch::message::{
-    Access, Command, Enforcement, Limits, Network, Profile, Tree, WORKSPACE,
-};
+use launch::message::{Access, Command, Enforcement, Limits, Network, Profile, Tree, WORKSPACE};
 
 use crate::engine::{DEFAULT_HOST_ID, Engine, SpawnError, Start, Stdin};
 use crate::jail::{Jail, Running};
@@ -13,11 +11,8 @@ use crate::jail::{Jail, Running};
 const MIB: u64 = 1 << 20;
 
 /// Variables of a command that was given none.
-const ENVIRONMENT: [(&str, &str); 3] = [
-    ("PATH", "/usr/local/bin:/usr/bin:/bin"),
-    ("HOME", "/home/agent"),
-    ("LANG", "C.UTF-8"),
-];
+const ENVIRONMENT: [(&str, &str); 3] =
+    [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", "/home/agent"), ("LANG", "C.UTF-8")];
 
 /// What kind of work a jail is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -177,6 +177,11 @@ impl Engine {
         Ok(self.link().await?.warm(spec(0, start)).await?)
     }
 
+    /// The name of the cgroup, in each hierarchy, that holds this engine's jails and nothing else.
+    pub fn cgroup_name(&self) -> &str {
+        &self.0.name
+    }
+
     /// The launcher's process id; `None` when it has gone.
     pub async fn launcher_pid(&self) -> Option<u32> {
         self.link().await.ok()?.process_id()
@@ -211,8 +216,8 @@ impl Engine {
         if let Some(link) = current.as_ref().filter(|link| link.is_alive()) {
             return Ok(Arc::clone(link));
         }
+        // It finds the groups of the dead one's jails itself.
         tracing::warn!("the launcher died; starting another");
-        sweep_own(&self.0.name).await;
         let link = Arc::new(start_link(&self.0.config, &self.0.name).await?);
         *current = Some(Arc::clone(&link));
         Ok(link)

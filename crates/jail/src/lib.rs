@@ -25,6 +25,6 @@ pub use launch::message::{
     Profile, TerminalSize, Transport, Tree, WORKSPACE,
 };
 pub use launch::mutation::Protection;
+pub use launch::{Role, run as run_launcher};
 pub use pipes::Pipes;
 pub use process::{Process, Stdio, Streams};
-pub use launch::{Role, run as run_launcher};

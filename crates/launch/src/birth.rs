@@ -12,9 +12,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use sys::{Birth, Instruction, MountAttributes, Namespaces, Reach, Side};
 
 use crate::cgroup::{Driver, Group};
-use crate::message::{
-    Access, Assignment, At as _, Enforcement, Fault, Knock, Profile, Spec, Tree,
-};
+use crate::message::{Access, Assignment, At as _, Enforcement, Fault, Knock, Profile, Spec, Tree};
 use crate::mutation::{Protection, keeps};
 use crate::seccomp::{UnixSockets, filter};
 use crate::shape::{FilterKind, Shape};
@@ -73,11 +71,14 @@ pub(crate) struct Stillborn {
 
 impl Birthplace {
     pub(crate) fn new(root: bool, landlock_abi: Option<u32>) -> Self {
-        let own = (
-            rustix::process::geteuid().as_raw(),
-            rustix::process::getegid().as_raw(),
-        );
-        Self { own, root, landlock_abi, filters: Filters::compile(), owner_maps: RefCell::default() }
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        Self {
+            own,
+            root,
+            landlock_abi,
+            filters: Filters::compile(),
+            owner_maps: RefCell::default(),
+        }
     }
 
     /// The shape a spec asks for.
@@ -136,9 +137,8 @@ impl Birthplace {
         // of its user namespace: that must not be root.
         let (user, group_id) = self.owner(shape);
         self.act_as(user)?;
-        let cloned = fault::inject("clone").and_then(|()| {
-            sys::clone3(&birth).at("clone into new namespaces")
-        });
+        let cloned = fault::inject("clone")
+            .and_then(|()| sys::clone3(&birth).at("clone into new namespaces"));
         if let Ok(Side::Child) = cloned {
             init::run(&inner_door, shape, self);
         }
@@ -188,7 +188,8 @@ impl Birthplace {
                 fault::inject("limits")?;
                 driver.limit(group, &spec.limits)?;
             }
-            let all: Vec<BorrowedFd<'_>> = descriptors.iter().chain(&trees).map(AsFd::as_fd).collect();
+            let all: Vec<BorrowedFd<'_>> =
+                descriptors.iter().chain(&trees).map(AsFd::as_fd).collect();
             fault::inject("assign")?;
             knock(&blank.door, &Knock::Assign(Box::new(Assignment { spec, enforced })), &all)
         });

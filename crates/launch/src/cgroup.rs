@@ -72,8 +72,33 @@ pub(crate) trait Driver: fmt::Debug {
     /// by itself.
     fn memory_alarm(&self) -> Option<BorrowedFd<'_>>;
 
+    /// Directories of all jails together, as this process reaches them.
+    fn instances(&self) -> Vec<PathBuf>;
+
     /// Removes what was made for all jails together.
-    fn remove(&self);
+    fn remove(&self) {
+        for instance in self.instances() {
+            remove_instance(&instance);
+        }
+    }
+
+    /// Groups of jails of a launcher before this one, which was killed.
+    fn orphans(&self) -> Group {
+        Group {
+            birth: None,
+            join: Vec::new(),
+            place: Place::nowhere(),
+            name: String::new(),
+            limits: None,
+            directories: self.instances().iter().flat_map(|instance| children(instance)).collect(),
+        }
+    }
+}
+
+impl Place {
+    fn nowhere() -> Self {
+        Self { version: Version::V2, memory: None, cpu: None, pids: None, io: None, freezer: None }
+    }
 }
 
 /// A jail's group. Its owner removes it once nothing runs in it.

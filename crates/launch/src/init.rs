@@ -126,12 +126,7 @@ fn receive(door: &OwnedFd) -> Result<Option<Gifts>, Fault> {
     Ok(Some(Gifts { assignment, report, streams, code, trees }))
 }
 
-fn live(
-    house: Result<House, Fault>,
-    gifts: Gifts,
-    shape: &Shape,
-    birthplace: &Birthplace,
-) -> i32 {
+fn live(house: Result<House, Fault>, gifts: Gifts, shape: &Shape, birthplace: &Birthplace) -> i32 {
     let Gifts { assignment, report, streams, code, trees } = gifts;
     let begun = house.and_then(|house| {
         begin(house, assignment, streams, code, trees, &report, shape, birthplace)
@@ -146,7 +141,10 @@ fn live(
 }
 
 /// Puts everything in force, starts the first command, and reports that it runs.
-#[expect(clippy::too_many_arguments, reason = "the parts of one assignment, each moved to its place")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one assignment, each moved to its place"
+)]
 fn begin(
     house: House,
     assignment: Assignment,

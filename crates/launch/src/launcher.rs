@@ -132,12 +132,12 @@ impl Launcher {
         mutation::leave_out(&preparation.left_out);
         match Self::make_ready(server.as_fd(), &preparation) {
             Ok(Ready { children, birthplace, driver }) => Ok(Some(Self {
+                leftover: driver.iter().map(|driver| driver.orphans()).collect(),
                 server,
                 children,
                 birthplace,
                 driver,
                 jails: HashMap::new(),
-                leftover: Vec::new(),
                 pool: Pool::new(preparation.pool),
                 quiet_since: Instant::now(),
                 alarm_until: None,
@@ -225,8 +225,10 @@ impl Launcher {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(wait.subsec_nanos()),
         });
-        let mut watched =
-            vec![PollFd::new(&self.server, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
+        let mut watched = vec![
+            PollFd::new(&self.server, PollFlags::IN),
+            PollFd::new(&self.children, PollFlags::IN),
+        ];
         let alarm = self.driver.as_ref().and_then(|driver| driver.memory_alarm());
         watched.extend(alarm.map(|alarm| PollFd::from_borrowed_fd(alarm, PollFlags::IN)));
         match poll(&mut watched, timeout.as_ref()) {
@@ -283,7 +285,8 @@ impl Launcher {
 
     fn blank(&mut self, shape: &Shape) -> Result<Blank, Fault> {
         self.groups += 1;
-        let name = format!("jail-{}", self.groups);
+        // Not a name of a launcher before this one, whose groups may still be there.
+        let name = format!("jail-{}-{}", std::process::id(), self.groups);
         let born = self.birthplace.blank(self.driver.as_deref(), shape, &name);
         born.map_err(|Stillborn { fault, group }| {
             self.leftover.extend(group.map(|group| *group));
@@ -299,8 +302,7 @@ impl Launcher {
         enforced: Vec<String>,
     ) -> Result<Pid, Fault> {
         let driver = self.driver.as_deref();
-        let assigned =
-            self.birthplace.assign(driver, &mut blank, spec, descriptors, enforced);
+        let assigned = self.birthplace.assign(driver, &mut blank, spec, descriptors, enforced);
         let Blank { pid, init, group, .. } = blank;
         match assigned {
             Ok(()) => {

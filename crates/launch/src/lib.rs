@@ -17,6 +17,8 @@
 mod birth;
 pub mod cgroup;
 pub mod fault;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod init;
 mod launcher;
 pub mod message;

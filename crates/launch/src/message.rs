@@ -282,16 +282,31 @@ pub struct TerminalSize {
 pub enum Report {
     /// Everything is in force and the command runs, or could not be executed (then
     /// [`Report::Exited`] follows, with 126 or 127). Comes with the listeners asked for.
-    Ready { enforced: Vec<String>, not_executed: Option<i32> },
+    Ready {
+        enforced: Vec<String>,
+        not_executed: Option<i32>,
+    },
     /// A step failed; nothing untrusted has run.
     Failed(Fault),
     /// A further command runs, or could not be executed; comes with its terminal, if it has one.
-    Started { process: Process, not_executed: Option<i32> },
+    Started {
+        process: Process,
+        not_executed: Option<i32>,
+    },
     /// A further command could not be started.
-    NotStarted { process: Process, fault: Fault },
+    NotStarted {
+        process: Process,
+        fault: Fault,
+    },
     /// Comes with the socket asked for, if it could be had.
-    Socket { request: u32, refused: Option<Fault> },
-    Exited { process: Process, exit: Exit },
+    Socket {
+        request: u32,
+        refused: Option<Fault>,
+    },
+    Exited {
+        process: Process,
+        exit: Exit,
+    },
 }
 
 /// How a command ended.

@@ -84,7 +84,8 @@ pub(crate) fn leave_out(_: &[String]) {}
 /// Whether a protection is to be put in force: always, but in a build for tests.
 #[cfg(feature = "mutations")]
 pub(crate) fn keeps(protection: Protection) -> bool {
-    let name = Protection::ALL.iter().find(|(_, known)| *known == protection).map(|(name, _)| *name);
+    let name =
+        Protection::ALL.iter().find(|(_, known)| *known == protection).map(|(name, _)| *name);
     !LEFT_OUT.get().is_some_and(|left_out| left_out.iter().any(|left| Some(left.as_str()) == name))
 }
 

@@ -115,7 +115,8 @@ impl Pool {
     pub(crate) fn is_under_pressure(&self, root: &Path) -> bool {
         let text = fs::read_to_string(root.join("proc/meminfo")).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-        let kibibytes = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        let kibibytes =
+            line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
         // A kernel that does not say is not under pressure.
         kibibytes.is_some_and(|available| available * 1024 < self.settings.reserve_bytes)
     }

@@ -98,6 +98,11 @@ pub fn filter(profile: Profile, unix: UnixSockets) -> Vec<Instruction> {
     compile::program(&leaves(profile, unix))
 }
 
+/// The name of a call, if it is in the table.
+pub fn name(number: u32) -> Option<&'static str> {
+    table::TABLE.iter().find(|(known, ..)| *known == number).map(|(_, name, _)| *name)
+}
+
 /// First call number and leaf, ascending; together they cover all numbers.
 fn leaves(profile: Profile, unix: UnixSockets) -> Vec<(u32, Leaf)> {
     let mut leaves: Vec<(u32, Leaf)> = Vec::new();

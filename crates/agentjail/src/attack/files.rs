@@ -31,10 +31,22 @@ pub(super) fn none_opens(paths: &[&str], way: Way) -> Verdict {
 }
 
 pub(super) fn machines_knobs() -> Verdict {
-    for path in ["kcore", "keys", "timer_list", "sched_debug", "kallsyms", "config.gz", "iomem", "partitions", "key-users"] {
+    for path in [
+        "kcore",
+        "keys",
+        "timer_list",
+        "sched_debug",
+        "kallsyms",
+        "config.gz",
+        "iomem",
+        "partitions",
+        "key-users",
+    ] {
         let mut text = Vec::new();
         let path = format!("/proc/{path}");
-        if File::open(&path).is_ok_and(|file| file.take(64).read_to_end(&mut text).is_ok()) && !text.is_empty() {
+        if File::open(&path).is_ok_and(|file| file.take(64).read_to_end(&mut text).is_ok())
+            && !text.is_empty()
+        {
             return Verdict::Broken(format!("{path} can be read"));
         }
     }
@@ -43,7 +55,12 @@ pub(super) fn machines_knobs() -> Verdict {
             return Verdict::Broken(format!("{path} can be listed"));
         }
     }
-    for path in ["/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/proc/sys/fs/binfmt_misc/register", "/proc/sys/vm/drop_caches"] {
+    for path in [
+        "/proc/sysrq-trigger",
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sys/fs/binfmt_misc/register",
+        "/proc/sys/vm/drop_caches",
+    ] {
         // /proc/sysrq-trigger shows as /dev/null, which takes anything: what counts is where it goes.
         let covered = fs::metadata(path).is_ok_and(|found| found.file_type().is_char_device());
         if !covered && File::options().write(true).open(path).is_ok() {
@@ -92,7 +109,10 @@ pub(super) fn maps_and_attributes() -> Verdict {
         ("/proc/sys/user/max_user_namespaces", "100"),
         ("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0"),
     ] {
-        let written = File::options().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()));
+        let written = File::options()
+            .write(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()));
         if written.is_ok() {
             return Verdict::Broken(format!("{path} took {text:?}"));
         }
@@ -102,7 +122,8 @@ pub(super) fn maps_and_attributes() -> Verdict {
 
 pub(super) fn devices() -> Verdict {
     const KNOWN: [&str; 13] = [
-        "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "stdin", "stdout", "stderr",
+        "null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "fd", "stdin",
+        "stdout", "stderr",
     ];
     for entry in fs::read_dir("/dev").into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -147,12 +168,24 @@ pub(super) fn executed_in_tmp() -> Verdict {
 }
 
 pub(super) fn machines_files() -> Verdict {
-    for path in ["/etc/shadow", "/root", "/host", "/var/lib", "/var/run", "/run", "/sys", "/boot", "/home/agent/.ssh", "/home/agent/.aws"] {
+    for path in [
+        "/etc/shadow",
+        "/root",
+        "/host",
+        "/var/lib",
+        "/var/run",
+        "/run",
+        "/sys",
+        "/boot",
+        "/home/agent/.ssh",
+        "/home/agent/.aws",
+    ] {
         if fs::symlink_metadata(path).is_ok() {
             return Verdict::Broken(format!("{path} is there"));
         }
     }
-    let homes: Vec<_> = fs::read_dir("/home").into_iter().flatten().flatten().map(|e| e.file_name()).collect();
+    let homes: Vec<_> =
+        fs::read_dir("/home").into_iter().flatten().flatten().map(|e| e.file_name()).collect();
     if homes != ["agent"] {
         return Verdict::Broken(format!("/home holds {homes:?}"));
     }

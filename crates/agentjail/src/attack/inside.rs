@@ -108,7 +108,8 @@ fn socket_families() -> Verdict {
     // ALG, NETLINK, PACKET, VSOCK, KEY, XDP, TIPC, RDS, BLUETOOTH, QIPCRTR, CAN
     for family in [38, 16, 17, 40, 15, 44, 30, 21, 31, 42, 29] {
         let family = AddressFamily::from_raw(family);
-        for kind in [SocketType::RAW, SocketType::DGRAM, SocketType::SEQPACKET, SocketType::STREAM] {
+        for kind in [SocketType::RAW, SocketType::DGRAM, SocketType::SEQPACKET, SocketType::STREAM]
+        {
             if socket_with(family, kind, SocketFlags::empty(), None).is_ok() {
                 return Verdict::Broken(format!("a socket of family {}", family.as_raw()));
             }
@@ -131,7 +132,12 @@ fn host_socket(arguments: &[String]) -> Verdict {
     if UnixStream::connect_addr(&address).is_ok() {
         return Verdict::Broken("connected to an abstract socket of the machine".to_owned());
     }
-    for path in ["/run/docker.sock", "/var/run/docker.sock", "/run/dbus/system_bus_socket", "/run/systemd/private"] {
+    for path in [
+        "/run/docker.sock",
+        "/var/run/docker.sock",
+        "/run/dbus/system_bus_socket",
+        "/run/systemd/private",
+    ] {
         if UnixStream::connect(path).is_ok() {
             return Verdict::Broken(format!("connected to {path}"));
         }
@@ -195,7 +201,14 @@ fn direct(ports: &[String]) -> Verdict {
 
 fn metadata(ports: &[String]) -> Verdict {
     let Some(port) = ports.first().and_then(|port| port.parse().ok()) else { return not_told() };
-    for host in ["169.254.169.254", "fd00:ec2::254", "100.100.100.200", "localhost", "10.0.0.1", "172.17.0.1"] {
+    for host in [
+        "169.254.169.254",
+        "fd00:ec2::254",
+        "100.100.100.200",
+        "localhost",
+        "10.0.0.1",
+        "172.17.0.1",
+    ] {
         for port in [80, port, 7000, 8443] {
             if answers(host, port) {
                 return Verdict::Broken(format!("{host}:{port} answered"));
@@ -206,7 +219,9 @@ fn metadata(ports: &[String]) -> Verdict {
 }
 
 fn led_back(arguments: &[String]) -> Verdict {
-    let Some(port) = arguments.first().and_then(|port| port.parse().ok()) else { return not_told() };
+    let Some(port) = arguments.first().and_then(|port| port.parse().ok()) else {
+        return not_told();
+    };
     if answers("allowed.test", port) {
         return Verdict::Broken("an allowed name led to 127.0.0.1 of the machine".to_owned());
     }
@@ -217,9 +232,20 @@ fn led_back(arguments: &[String]) -> Verdict {
 fn spelled(arguments: &[String]) -> Verdict {
     let Some(port) = arguments.first() else { return not_told() };
     let names = [
-        "evil.test", "allowed.test.evil.test", "evil.test\0.allowed.test", "evil.test%00.allowed.test",
-        "allowed.test@evil.test", "evil.test#.allowed.test", "evil.test?.allowed.test", "xallowed.test",
-        "ALLOWED.TEST.evil.test.", "127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "[::ffff:127.0.0.1]",
+        "evil.test",
+        "allowed.test.evil.test",
+        "evil.test\0.allowed.test",
+        "evil.test%00.allowed.test",
+        "allowed.test@evil.test",
+        "evil.test#.allowed.test",
+        "evil.test?.allowed.test",
+        "xallowed.test",
+        "ALLOWED.TEST.evil.test.",
+        "127.0.0.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "[::ffff:127.0.0.1]",
     ];
     for name in names {
         let Ok(mut stream) = TcpStream::connect("127.0.0.1:3128") else {
@@ -245,11 +271,15 @@ fn not_allowed() -> Verdict {
     if ("allowed.test", 443).to_socket_addrs().is_err() {
         return Verdict::NotShown("the allowed name has no address either".to_owned());
     }
-    Verdict::Holds("names that are not allowed do not exist, and nobody is asked about them".to_owned())
+    Verdict::Holds(
+        "names that are not allowed do not exist, and nobody is asked about them".to_owned(),
+    )
 }
 
 fn neighbour(arguments: &[String]) -> Verdict {
-    let Some(port) = arguments.first().and_then(|port| port.parse().ok()) else { return not_told() };
+    let Some(port) = arguments.first().and_then(|port| port.parse().ok()) else {
+        return not_told();
+    };
     match SPELLINGS.into_iter().find(|host| answers(host, port)) {
         Some(host) => Verdict::Broken(format!("another jail's port {port} answered at {host}")),
         None => Verdict::Holds("a network of its own".to_owned()),

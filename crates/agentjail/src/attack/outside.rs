@@ -188,11 +188,7 @@ async fn host_ports(engine: &Engine, line: &Line) -> anyhow::Result<Verdict> {
     }
 }
 
-async fn allowlist(
-    engine: &Engine,
-    line: &Line,
-    gate: GateWeakness,
-) -> anyhow::Result<Verdict> {
+async fn allowlist(engine: &Engine, line: &Line, gate: GateWeakness) -> anyhow::Result<Verdict> {
     let lure = Lure::new().await?;
     let rule = format!("allowed.test:{}", lure.tcp).parse()?;
     let mut rules = vec![rule, "allowed.test".parse()?];
@@ -225,10 +221,8 @@ fn serve(mut running: Running, plan: Plan, dialler: &Dialler) -> anyhow::Result<
 async fn neighbour(engine: &Engine, line: &Line) -> anyhow::Result<Verdict> {
     let network = || Network { loopback: true, ..Network::default() };
     let other = Jail::idle().network(network()).best_effort().spawn(engine).await?;
-    let listener = jail::Listener {
-        transport: jail::Transport::Tcp,
-        address: ([0, 0, 0, 0], 18_080).into(),
-    };
+    let listener =
+        jail::Listener { transport: jail::Transport::Tcp, address: ([0, 0, 0, 0], 18_080).into() };
     let socket = TcpListener::from_std(other.jail.listen(listener).await?.into())?;
     let mut answering = tokio::task::JoinSet::new();
     answering.spawn(async move {
@@ -240,7 +234,8 @@ async fn neighbour(engine: &Engine, line: &Line) -> anyhow::Result<Verdict> {
 }
 
 async fn host_kill(engine: &Engine, line: &Line) -> anyhow::Result<Verdict> {
-    let mut bystander = tokio::process::Command::new("sleep").arg("60").kill_on_drop(true).spawn()?;
+    let mut bystander =
+        tokio::process::Command::new("sleep").arg("60").kill_on_drop(true).spawn()?;
     let verdict = inside(engine, line, &[], |jail| jail).await?;
     match bystander.try_wait()? {
         Some(status) => Ok(Verdict::Broken(format!("a process of the machine ended: {status}"))),

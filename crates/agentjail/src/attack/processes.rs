@@ -35,7 +35,9 @@ pub(super) fn signals_to_everyone() -> Verdict {
     // Signal 0 is sent to nobody and tells who could be reached.
     let reached = (1..=4096)
         .filter_map(Pid::from_raw)
-        .filter(|pid| *pid != rustix::process::getpid() && rustix::process::test_kill_process(*pid).is_ok())
+        .filter(|pid| {
+            *pid != rustix::process::getpid() && rustix::process::test_kill_process(*pid).is_ok()
+        })
         .count();
     // A jail has init (not to be signalled) and us.
     if reached > 1 {
@@ -109,7 +111,10 @@ pub(super) fn threads() -> Verdict {
 /// Starts a process that leaves session and parent, and says it has; the outside looks for it.
 pub(super) fn hide() -> Verdict {
     let started = Command::new("/bin/sh")
-        .args(["-c", "trap '' TERM HUP INT; setsid sh -c 'trap \"\" TERM HUP INT; sleep 86419' & exit 0"])
+        .args([
+            "-c",
+            "trap '' TERM HUP INT; setsid sh -c 'trap \"\" TERM HUP INT; sleep 86419' & exit 0",
+        ])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .status();

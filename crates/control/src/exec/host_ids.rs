@@ -45,6 +45,8 @@ mod tests {
         assert_eq!((of("a"), of("b"), of("a")), (Some(5000), Some(5001), Some(5000)));
         assert_eq!(HostIds::from(u32::MAX).of(&"a".parse().unwrap()), Some(u32::MAX));
         let full = HostIds::from(u32::MAX);
-        assert!(full.of(&"a".parse().unwrap()).is_some() && full.of(&"b".parse().unwrap()).is_none());
+        assert!(
+            full.of(&"a".parse().unwrap()).is_some() && full.of(&"b".parse().unwrap()).is_none()
+        );
     }
 }

@@ -381,12 +381,7 @@ fn start_of(
         }
     };
     Start {
-        command: Some(Command {
-            program,
-            arguments,
-            environment,
-            directory: WORKSPACE.to_owned(),
-        }),
+        command: Some(Command { program, arguments, environment, directory: WORKSPACE.to_owned() }),
         host_id,
         stdin: Stdin::Empty,
         workspace: Tree::Fresh { bytes: TREE_BYTES, access: Access::ReadOnly },

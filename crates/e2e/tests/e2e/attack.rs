@@ -3,6 +3,7 @@
 
 mod devices;
 mod files;
+mod golden;
 mod network;
 mod processes;
 mod suite;

@@ -42,7 +42,8 @@ async fn any_port_by_name_and_addresses_by_network() {
     assert_eq!(said.stdout, "hello\n", "{said:?}");
     // By address: of an allowed network, and of another.
     let network = format!("203.0.113.0/24:{port}");
-    let flags = [&["--allow", &network, "--json", "--allow-private", "203.0.113.0/24"][..]].concat();
+    let flags =
+        [&["--allow", &network, "--json", "--allow-private", "203.0.113.0/24"][..]].concat();
     let dial = "import socket\nfor a in ('203.0.113.5','203.0.114.5'):\n try: socket.create_connection((a,int(__import__('sys').argv[1])),2)\n except OSError as e: print(a, type(e).__name__)";
     let said = Run::new(&flags).command(&["timeout", "5", "python3", "-c", dial, &port]).await;
     let refused = json_of(&said)["network"]["refused"].clone();
@@ -72,7 +73,10 @@ async fn every_refusal_has_a_reason_and_the_rule_that_would_allow_it() {
     let refused: Vec<Value> = result["network"]["refused"].as_array().unwrap().clone();
     let find = |reason: &str, host: &str, port: u16| {
         let fits = |r: &&Value| r["reason"] == reason && r["host"] == host && r["port"] == port;
-        refused.iter().find(fits).unwrap_or_else(|| panic!("{reason} {host}:{port} in {refused:#?}"))
+        refused
+            .iter()
+            .find(fits)
+            .unwrap_or_else(|| panic!("{reason} {host}:{port} in {refused:#?}"))
     };
     assert_eq!(find("host-not-allowed", "evil.test", 0)["rule"], "evil.test");
     assert_eq!(find("port-not-allowed", "api.test", 22)["rule"], "api.test:22");
@@ -83,7 +87,10 @@ async fn every_refusal_has_a_reason_and_the_rule_that_would_allow_it() {
     // And told to a person.
     let flags = ["--allow", "api.test", "--resolve", "api.test=127.0.0.1"];
     let said = Run::new(&flags).python(script).await;
-    assert!(said.stderr.contains("refused tcp api.test:22 (port-not-allowed; --allow api.test:22)"), "{said:?}");
+    assert!(
+        said.stderr.contains("refused tcp api.test:22 (port-not-allowed; --allow api.test:22)"),
+        "{said:?}"
+    );
 }
 
 #[tokio::test]
@@ -99,7 +106,8 @@ async fn what_a_jail_sends_and_receives_is_counted_and_limited() {
     let server = echo("127.82.0.10:0").await;
     let port = server.port().to_string();
     let allow = format!("db.test:{port}");
-    let base = [&["--json", "--allow", &allow, "--resolve", "db.test=127.82.0.10"], &PRIVATE[..]].concat();
+    let base =
+        [&["--json", "--allow", &allow, "--resolve", "db.test=127.82.0.10"], &PRIVATE[..]].concat();
     let said = Run::new(&base).command(&["python3", "-c", SAY, "db.test", &port]).await;
     let used = &json_of(&said)["network"];
     assert_eq!((&used["sent_bytes"], &used["received_bytes"]), (&json!(5), &json!(5)));
@@ -131,8 +139,12 @@ async fn a_policy_is_replaced_while_the_jail_runs() {
     let server = echo("127.82.0.11:0").await;
     let port = server.port();
     let house = House::with(&[
-        "--egress-resolve", "db.test=127.82.0.11", "--egress-resolve", "other.test=127.82.0.11",
-        "--egress-allow-private", "127.0.0.0/8",
+        "--egress-resolve",
+        "db.test=127.82.0.11",
+        "--egress-resolve",
+        "other.test=127.82.0.11",
+        "--egress-allow-private",
+        "127.0.0.0/8",
     ])
     .await;
     // Says on each line whether the kept connection lives, and whether a new one can be had.
@@ -147,10 +159,10 @@ async fn a_policy_is_replaced_while_the_jail_runs() {
         \x20time.sleep(0.1)\n"
     );
     let network = json!({ "mode": "allowlist", "domains": [format!("db.test:{port}")] });
-    let body = json!({ "language": "python", "code": code, "network": network, "timeout_secs": 60 });
-    let running = tokio::spawn(
-        house.request(As("acme-key"), Method::POST, "/v1/runs").json(&body).send(),
-    );
+    let body =
+        json!({ "language": "python", "code": code, "network": network, "timeout_secs": 60 });
+    let running =
+        tokio::spawn(house.request(As("acme-key"), Method::POST, "/v1/runs").json(&body).send());
     let row = async || {
         let (_, jails) = house.get(As("acme-key"), "/v1/jails?status=running").await;
         jails["rows"][0].clone()
@@ -162,14 +174,16 @@ async fn a_policy_is_replaced_while_the_jail_runs() {
     let id = row().await["id"].as_i64().unwrap();
     let path = format!("/v1/jails/{id}/network");
     let put = async |who: &str, domains: Value| {
-        let request = house.request(As(who), Method::PUT, &path).json(&json!({ "domains": domains }));
+        let request =
+            house.request(As(who), Method::PUT, &path).json(&json!({ "domains": domains }));
         e2e::house::answer(request.send().await.unwrap()).await
     };
     assert_eq!(put("globex-key", json!([])).await.0, 404);
     let (status, refused) = put("acme-key", json!(["a b"])).await;
     assert!(status == 400 && refused["error"].as_str().unwrap().contains("network.domains[0]"));
     assert_eq!(put("acme-key", json!(["db.test:25"])).await.0, 400);
-    let (status, answer) = put("acme-key", json!([format!("other.test:{port}"), "db.test:4444"])).await;
+    let (status, answer) =
+        put("acme-key", json!([format!("other.test:{port}"), "db.test:4444"])).await;
     assert_eq!((status, &answer["cut"]), (200, &json!(1)), "{answer}");
     let tail = async |expected: &str| {
         eventually(expected, async || {
@@ -190,7 +204,10 @@ async fn a_policy_is_replaced_while_the_jail_runs() {
         .iter()
         .map(|refused| refused["reason"].as_str().unwrap())
         .collect();
-    assert!(reasons.contains(&"port-not-allowed") && reasons.contains(&"host-not-allowed"), "{reasons:?}");
+    assert!(
+        reasons.contains(&"port-not-allowed") && reasons.contains(&"host-not-allowed"),
+        "{reasons:?}"
+    );
 }
 
 #[tokio::test]
@@ -201,10 +218,12 @@ async fn limits_of_a_network_are_checked_and_shown() {
             "network": { "mode": "allowlist", "domains": ["a.test"], "limits": limits } })
     };
     for field in ["connections", "connections_per_second", "bytes_per_second", "bytes"] {
-        let (status, answer) = house.post(As("acme-key"), "/v1/runs", with(json!({ field: 0 }))).await;
+        let (status, answer) =
+            house.post(As("acme-key"), "/v1/runs", with(json!({ field: 0 }))).await;
         assert!(status == 400 && answer["error"].as_str().unwrap().contains(field), "{answer}");
     }
-    let (status, result) = house.post(As("acme-key"), "/v1/runs", with(json!({ "bytes": 5 }))).await;
+    let (status, result) =
+        house.post(As("acme-key"), "/v1/runs", with(json!({ "bytes": 5 }))).await;
     assert_eq!((status, &result["network"]["refused"]), (201, &json!([])));
     let (_, jails) = house.get(As("acme-key"), "/v1/jails").await;
     assert_eq!(jails["rows"][0]["config"]["network_limits"], json!({ "bytes": 5 }));

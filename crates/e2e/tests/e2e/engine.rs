@@ -3,14 +3,14 @@
 mod commands;
 mod limits;
 mod pool;
+mod v2;
 
 use jail::{Builder, Config, Engine, Jail, Pipes, Running};
 use tokio::io::AsyncReadExt as _;
 
 /// An engine whose launcher is the built program.
 async fn engine(pool: jail::Pool) -> Engine {
-    let config =
-        Config { hosts: Vec::new(), program: e2e::program(), pool, left_out: Vec::new() };
+    let config = Config { hosts: Vec::new(), program: e2e::program(), pool, left_out: Vec::new() };
     Engine::start(config).await.expect("an engine")
 }
 
@@ -24,7 +24,8 @@ async fn run(engine: &Engine, jail: Builder) -> (String, jail::Outcome) {
     let Running { mut jail, pipes, .. } = jail.spawn(engine).await.expect("a jail");
     let Pipes { mut stdout, mut stderr, .. } = pipes.expect("streams");
     let (mut out, mut err) = (String::new(), String::new());
-    let limit = std::time::Duration::from_secs(20);
+    // Emulated, everything takes many times as long.
+    let limit = std::time::Duration::from_secs(120);
     let (_, _, outcome) = tokio::join!(
         stdout.read_to_string(&mut out),
         stderr.read_to_string(&mut err),

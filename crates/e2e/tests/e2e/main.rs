@@ -12,5 +12,6 @@ mod cli;
 mod crash;
 mod egress;
 mod engine;
+mod faults;
 mod proxy;
 mod secrets;

@@ -8,8 +8,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::{
-    Controllers, Driver, Group, PARENT, Place, Version, disks, layout, make_instance,
-    remove_instance, write,
+    Controllers, Driver, Group, PARENT, Place, Version, disks, layout, make_instance, write,
 };
 use crate::message::{At as _, Fault, Limits};
 use crate::mutation::{Protection, keeps};
@@ -46,8 +45,7 @@ impl V1 {
         }
         let unified = layout.v2.as_ref().map(|own| own.join(PARENT).join(instance));
         // Freezing is all it is for: where it is not ours to write to, there is no freezing.
-        let unified =
-            unified.filter(|path| make_instance(&layout::below(root, path)).is_ok());
+        let unified = unified.filter(|path| make_instance(&layout::below(root, path)).is_ok());
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
         let alarm = eventfd(0, flags).at("make an event descriptor")?;
         Ok(Self { root: root.to_owned(), instances, unified, alarm })
@@ -73,12 +71,7 @@ impl Driver for V1 {
 
     fn controllers(&self) -> Controllers {
         let has = |name| self.instances.iter().any(|(known, _)| *known == name);
-        Controllers {
-            memory: has("memory"),
-            cpu: has("cpu"),
-            pids: has("pids"),
-            io: has("blkio"),
-        }
+        Controllers { memory: has("memory"), cpu: has("cpu"), pids: has("pids"), io: has("blkio") }
     }
 
     fn begin(&self, name: &str) -> Result<Group, Fault> {
@@ -153,9 +146,10 @@ impl Driver for V1 {
                         write(&directory, "cpu.shares", shares.max(2))?;
                     }
                 }
-                "blkio" if group.limits.map_or(limits.io_bytes_per_second.is_some(), |before| {
-                    before.io_bytes_per_second != limits.io_bytes_per_second
-                }) =>
+                "blkio"
+                    if group.limits.map_or(limits.io_bytes_per_second.is_some(), |before| {
+                        before.io_bytes_per_second != limits.io_bytes_per_second
+                    }) =>
                 {
                     limit_io(&self.root, &directory, limits.io_bytes_per_second)?;
                 }
@@ -170,10 +164,9 @@ impl Driver for V1 {
         Some(self.alarm.as_fd())
     }
 
-    fn remove(&self) {
-        for instance in self.instances.iter().map(|(_, path)| path).chain(&self.unified) {
-            remove_instance(&layout::below(&self.root, instance));
-        }
+    fn instances(&self) -> Vec<PathBuf> {
+        let all = self.instances.iter().map(|(_, path)| path).chain(&self.unified);
+        all.map(|instance| layout::below(&self.root, instance)).collect()
     }
 }
 

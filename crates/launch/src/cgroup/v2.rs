@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::{
-    Controllers, Driver, Group, PARENT, Place, Version, disks, layout, make_instance,
-    remove_instance, write,
+    Controllers, Driver, Group, PARENT, Place, Version, disks, layout, make_instance, write,
 };
 use crate::message::{At as _, Fault, Limits};
 use crate::mutation::{Protection, keeps};
@@ -150,8 +149,8 @@ impl Driver for V2 {
         None
     }
 
-    fn remove(&self) {
-        remove_instance(&layout::below(&self.root, &self.instance));
+    fn instances(&self) -> Vec<PathBuf> {
+        vec![layout::below(&self.root, &self.instance)]
     }
 }
 

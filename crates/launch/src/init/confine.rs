@@ -48,8 +48,7 @@ impl Walls {
         let closed = !network.loopback || network.isolated;
         Self {
             writable: writable.into_iter().map(str::to_owned).collect(),
-            ports: closed
-                .then(|| network.listeners.iter().map(|l| l.address.port()).collect()),
+            ports: closed.then(|| network.listeners.iter().map(|l| l.address.port()).collect()),
             kernel,
         }
     }
@@ -147,8 +146,7 @@ pub(super) fn landlock(walls: &Walls) -> Result<(), Fault> {
         return Ok(());
     }
     let Some(kernel) = walls.kernel else { return Ok(()) };
-    let fault =
-        |_| Fault { step: LANDLOCK_STEP.to_owned(), errno: Errno::PERM.raw_os_error() };
+    let fault = |_| Fault { step: LANDLOCK_STEP.to_owned(), errno: Errno::PERM.raw_os_error() };
     match restrict(walls, kernel).map_err(fault)? {
         RulesetStatus::FullyEnforced => Ok(()),
         RulesetStatus::PartiallyEnforced | RulesetStatus::NotEnforced => {

@@ -54,8 +54,7 @@ pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
     let pts = c"newinstance,ptmxmode=0666,mode=620,max=64";
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount("devpts", format!("{NEW_ROOT}/dev/pts"), "devpts", quiet, pts).at("mount /dev/pts")?;
-    let no_exec =
-        if keeps(Protection::NoExec) { MountFlags::NOEXEC } else { MountFlags::empty() };
+    let no_exec = if keeps(Protection::NoExec) { MountFlags::NOEXEC } else { MountFlags::empty() };
     tmpfs("dev/shm", SHARED_MEMORY_BYTES, 0o1777, no_exec)?;
     tmpfs("tmp", shape.tmp, 0o1777, no_exec)?;
     tmpfs("home/agent", HOME_BYTES, 0o700, MountFlags::empty())?;

@@ -12,10 +12,8 @@ use sys::{Forked, Instruction};
 use super::command::{AT_EXEC, AT_FILTER, AT_STAGE, Outcome, Program, Streams, report};
 use super::confine::Walls;
 use super::{confine, network, terminal};
-use crate::message::{
-    At as _, Exit, Fault, Further, Order, Process, Profile, Report,
-};
 use crate::birth::Birthplace;
+use crate::message::{At as _, Exit, Fault, Further, Order, Process, Profile, Report};
 use crate::shape::Shape;
 use crate::wire;
 
@@ -74,9 +72,12 @@ impl Commands {
     /// Reaps everything, reports ends, obeys, and stays until it is killed or the server has gone.
     pub(super) fn serve(mut self, report: &OwnedFd) -> i32 {
         loop {
-            let mut watched =
-                vec![PollFd::new(report, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
-            watched.extend(self.born.iter().map(|born| PollFd::new(&born.outcome.0, PollFlags::IN)));
+            let mut watched = vec![
+                PollFd::new(report, PollFlags::IN),
+                PollFd::new(&self.children, PollFlags::IN),
+            ];
+            watched
+                .extend(self.born.iter().map(|born| PollFd::new(&born.outcome.0, PollFlags::IN)));
             if poll(&mut watched, None).is_err_and(|error| error != Errno::INTR) {
                 return 1;
             }
@@ -199,7 +200,9 @@ impl Commands {
         let streams = Streams::of(streams).at("receive the command's streams")?;
         let (outcome, inner_outcome) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
         match sys::fork().at("fork")? {
-            Forked::Child => self.become_command(&program, &streams, terminal.as_ref(), &inner_outcome),
+            Forked::Child => {
+                self.become_command(&program, &streams, terminal.as_ref(), &inner_outcome)
+            }
             Forked::Parent { pid } => {
                 let pid = Pid::from_raw(pid.cast_signed()).ok_or(Errno::SRCH).at("fork")?;
                 self.running.insert(pid, further.process);
@@ -226,7 +229,8 @@ impl Commands {
         outcome: &OwnedFd,
     ) -> ! {
         let eio = Errno::IO.raw_os_error();
-        let staged = streams.take_over(terminal).and_then(|()| confine::open_files(self.open_files));
+        let staged =
+            streams.take_over(terminal).and_then(|()| confine::open_files(self.open_files));
         if let Err(error) = staged {
             report(outcome, AT_STAGE, error.raw_os_error().unwrap_or(eio));
             sys::exit(1);

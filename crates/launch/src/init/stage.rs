@@ -10,7 +10,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use sys::Forked;
 
-use super::command::{AT_EXEC, AT_FILTER, AT_LANDLOCK, AT_STAGE, Outcome, Program, Streams, report};
+use super::command::{
+    AT_EXEC, AT_FILTER, AT_LANDLOCK, AT_STAGE, Outcome, Program, Streams, report,
+};
 use super::confine::{self, Walls};
 use crate::birth::Birthplace;
 use crate::message::{At as _, Command, Fault, Profile};
@@ -104,12 +106,7 @@ struct Late<'a> {
     filter: Option<&'a [sys::Instruction]>,
 }
 
-fn become_command(
-    go: &Go,
-    descriptors: Vec<OwnedFd>,
-    late: &Late<'_>,
-    outcome: &OwnedFd,
-) -> ! {
+fn become_command(go: &Go, descriptors: Vec<OwnedFd>, late: &Late<'_>, outcome: &OwnedFd) -> ! {
     let errno = |error: &io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
     let program = match Program::new(&go.command) {
         Ok(program) => program,

@@ -72,7 +72,8 @@ fn doctor(command: &mut Command) -> &mut Command {
 
 #[test]
 fn every_line_of_the_suite_is_in_one_of_the_tables() {
-    let output = std::process::Command::new(e2e::program()).args(["doctor", "--attack", "--json"]).output();
+    let output =
+        std::process::Command::new(e2e::program()).args(["doctor", "--attack", "--json"]).output();
     let mut lines: Vec<String> = findings(&output.unwrap())
         .iter()
         .map(|finding| finding["line"].as_str().unwrap().to_owned())

@@ -52,7 +52,9 @@ async fn a_hundred_commands_run_at_once_and_all_are_reaped() {
     let running = Jail::idle().pids(250).spawn(&engine).await.unwrap();
     let mut all = Vec::new();
     for n in 0..100 {
-        all.push(running.jail.start(command(&format!("sleep 0.2; exit {n}")), PIPES).await.unwrap());
+        all.push(
+            running.jail.start(command(&format!("sleep 0.2; exit {n}")), PIPES).await.unwrap(),
+        );
     }
     for (n, process) in all.iter_mut().enumerate() {
         assert_eq!(process.wait().await, Exit::Code(i32::try_from(n).unwrap()));
@@ -89,8 +91,7 @@ async fn a_terminal_is_one() {
     let running = Jail::idle().spawn(&engine).await.unwrap();
     let size = TerminalSize { rows: 7, columns: 91 };
     let script = "tty; stty size; read line; echo got $line; ps -o tty= -p $$";
-    let mut process =
-        running.jail.start(command(script), Stdio::Terminal(size)).await.unwrap();
+    let mut process = running.jail.start(command(script), Stdio::Terminal(size)).await.unwrap();
     let Some(Streams::Terminal(owner)) = process.streams.take() else { panic!("no terminal") };
     owner.writable().await.unwrap().retain_ready();
     rustix::io::write(&owner, b"hello\n").unwrap();

@@ -87,7 +87,8 @@ async fn what_is_written_to_a_fresh_tree_is_limited_in_bytes_and_files() {
         n=0; while touch /output/$n 2>/dev/null; do n=$((n+1)); done; echo $n; df --output=size -B1 /tmp | tail -1";
     let tree = jail::Tree::Fresh { bytes: 4 << 20, access: jail::Access::ReadWrite };
     let limits = jail::Limits { tmp_bytes: 2 << 20, ..Jail::idle().build().limits };
-    let (said, _) = run(&engine, sh(&format!("exec 2>/dev/null; {fill}")).output(tree).limits(limits)).await;
+    let (said, _) =
+        run(&engine, sh(&format!("exec 2>/dev/null; {fill}")).output(tree).limits(limits)).await;
     let numbers: Vec<u64> = said.split_whitespace().map(|word| word.parse().unwrap()).collect();
     assert_eq!((numbers[0], numbers[2]), (4 << 20, 2 << 20), "{said}");
     assert!((900..=1024).contains(&numbers[1]), "{said}");

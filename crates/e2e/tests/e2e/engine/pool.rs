@@ -110,7 +110,8 @@ async fn a_blank_that_was_killed_is_not_given_out() {
 async fn limits_are_those_of_the_start_not_of_the_blank() {
     let engine = engine(Pool { size: 1, reserve_bytes: 0 }).await;
     for pids in [8, 30, 8] {
-        let (said, _) = run(&engine, sh("n=0; while sleep 9 & do n=$((n+1)); echo $n; done").pids(pids)).await;
+        let (said, _) =
+            run(&engine, sh("n=0; while sleep 9 & do n=$((n+1)); echo $n; done").pids(pids)).await;
         let most: u32 = said.lines().filter_map(|line| line.parse().ok()).max().unwrap();
         assert_eq!(most, pids - 1);
         settled(&engine, 1).await;

@@ -1,0 +1,239 @@
+//! Failure at every step, `kill -9` at any moment, and many starts: nothing is left.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use e2e::house::{As, House, eventually};
+use e2e::leftovers;
+use jail::{Access, Config, Engine, Jail, Pool, Profile, SpawnError};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+/// Descriptors that a process has open.
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+fn children(pid: u32) -> usize {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    children.map_or(0, |children| children.split_whitespace().count())
+}
+
+/// Kibibytes.
+fn resident(pid: u32) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
+}
+
+fn config(program: PathBuf, pool: Pool, left_out: &[String]) -> Config {
+    Config { hosts: Vec::new(), program, pool, left_out: left_out.to_vec() }
+}
+
+#[tokio::test]
+async fn every_step_that_fails_leaves_nothing_and_says_which_it_was() {
+    let workspace = tempfile::tempdir().unwrap();
+    e2e::cli::open_to_all(workspace.path());
+    for step in jail::STEPS {
+        for size in [0, 2] {
+            let left_out = [format!("fail:{step}")];
+            let pool = Pool { size, reserve_bytes: 0 };
+            let engine = Engine::start(config(e2e::mutations(), pool, &left_out)).await.unwrap();
+            let launcher = engine.launcher_pid().await.unwrap();
+            let before = descriptors(launcher);
+            for profile in [Profile::Standard, Profile::Strict] {
+                for _ in 0..2 {
+                    let jail = Jail::builder("/bin/true")
+                        .profile(profile)
+                        .workspace_directory(workspace.path(), Access::ReadOnly);
+                    let error = jail.spawn(&engine).await.map(drop).unwrap_err();
+                    let SpawnError::Setup(fault) = &error else { panic!("{step}: {error:?}") };
+                    let named = fault.step.contains(step)
+                        || fault.step.contains("seccomp")
+                        || fault.step.contains("Landlock");
+                    assert!(named && fault.errno == 5, "{step}: {error}");
+                }
+            }
+            let what = format!("nothing is left after a failed {step}");
+            eventually(&what, async || {
+                let blanks = engine.blanks().await.unwrap();
+                let spare = usize::from(size > 0) * 2;
+                // A step of assigning leaves blanks as they were.
+                blanks <= spare
+                    && children(launcher) == blanks
+                    // Three a blank, and the map of the workspace's owner, which is kept.
+                    && descriptors(launcher) <= before + 3 * blanks + 1
+            })
+            .await;
+            engine.shutdown().await;
+            assert!(!Path::new(&format!("/proc/{launcher}")).exists());
+            assert_eq!(leftovers::groups(engine.cgroup_name()), Vec::<PathBuf>::new(), "{step}");
+        }
+    }
+}
+
+/// Runs jails until the engine does not answer; gives how many began.
+async fn load(engine: Engine, stop: Instant) -> usize {
+    let mut begun = 0;
+    while Instant::now() < stop {
+        let jail = Jail::builder("/bin/sh").args(["-c", "sleep 0.02 & sleep 0.01"]);
+        if let Ok(mut running) = jail.spawn(&engine).await {
+            begun += 1;
+            running.jail.wait(Duration::from_secs(5)).await;
+        }
+    }
+    begun
+}
+
+/// A number from 0 to `below`, different every time.
+fn any(below: u64) -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(0) % below
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launcher_killed_200_times_under_load_leaves_nothing() {
+    let pool = Pool { size: 4, reserve_bytes: 0 };
+    let engine = Engine::start(config(e2e::program(), pool, &[])).await.unwrap();
+    let stop = Instant::now() + Duration::from_secs(120);
+    let mut workers = tokio::task::JoinSet::new();
+    let end = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    for _ in 0..4 {
+        let (engine, end) = (engine.clone(), std::sync::Arc::clone(&end));
+        workers.spawn(async move {
+            let mut begun = 0;
+            while !end.load(std::sync::atomic::Ordering::Relaxed) && Instant::now() < stop {
+                begun += load(engine.clone(), Instant::now() + Duration::from_millis(1)).await;
+            }
+            begun
+        });
+    }
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(5 + any(40))).await;
+        let Some(launcher) = engine.launcher_pid().await else { continue };
+        let inits = std::fs::read_to_string(format!("/proc/{launcher}/task/{launcher}/children"));
+        let inits = inits.unwrap_or_default();
+        let pid = Pid::from_raw(launcher.cast_signed()).unwrap();
+        kill_process(pid, Signal::KILL).unwrap();
+        for init in inits.split_whitespace() {
+            let path = format!("/proc/{init}/ns/pid");
+            eventually("its jails are gone", async || std::fs::read_link(&path).is_err()).await;
+        }
+    }
+    end.store(true, std::sync::atomic::Ordering::Relaxed);
+    let begun: usize = workers.join_all().await.into_iter().sum();
+    assert!(begun > 100, "only {begun} jails began");
+    // And it works still, as soon as the last death is noticed.
+    eventually("a jail runs", async || match Jail::builder("/bin/true").spawn(&engine).await {
+        Ok(mut running) => running.jail.wait(Duration::from_secs(5)).await.exit_code() == 0,
+        Err(_) => false,
+    })
+    .await;
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_200_times_under_load_loses_nothing_acknowledged() {
+    let mut house = House::with(&["--warm-jails", "3"]).await;
+    let mut acknowledged = 0_u64;
+    for round in 0..200 {
+        let server = house.pid();
+        let (api, client) = (house.api.clone(), house.client.clone());
+        let mut load = tokio::task::JoinSet::new();
+        for _ in 0..3 {
+            let (api, client) = (api.clone(), client.clone());
+            load.spawn(async move {
+                let mut done = 0_u64;
+                loop {
+                    let body = json!({ "language": "bash", "code": "sleep 0.01" });
+                    let sent =
+                        client.post(format!("{api}/v1/runs")).bearer_auth("acme-key").json(&body);
+                    match sent.send().await {
+                        Ok(answer) => {
+                            let ran = answer.status() == 201;
+                            done += u64::from(ran && answer.bytes().await.is_ok());
+                        }
+                        Err(_) => return done,
+                    }
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(any(60))).await;
+        house.end(Signal::KILL).await;
+        acknowledged += load.join_all().await.into_iter().sum::<u64>();
+        if round % 20 == 0 {
+            eventually("no process and no group of it is left", async || {
+                leftovers::processes("agentjail-launcher").iter().all(|line| {
+                    let pid: u32 = line.split(' ').next().unwrap_or_default().parse().unwrap_or(0);
+                    let status =
+                        std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+                    !status.contains(&format!("PPid:\t{server}\n"))
+                })
+            })
+            .await;
+        }
+        house.restart().await;
+    }
+    eventually("its groups are swept", async || leftovers::cgroups(house.pid()).len() <= 7).await;
+    let (_, rows) = house.get(As("acme-key"), "/v1/jails?limit=1").await;
+    assert!(
+        rows["total"].as_u64().unwrap() >= acknowledged,
+        "{acknowledged} were acknowledged: {rows}"
+    );
+    let (_, running) = house.get(As("acme-key"), "/v1/jails?status=running").await;
+    assert_eq!(running["total"], 0);
+    let (_, done) = house.get(As("acme-key"), "/v1/jails?status=completed&limit=1").await;
+    assert!(done["total"].as_u64().unwrap() >= acknowledged);
+    assert!(acknowledged > 20, "only {acknowledged} were acknowledged");
+}
+
+/// Starts in a soak: many with `AGENTJAIL_SOAK=20000`.
+#[expect(clippy::disallowed_methods, reason = "a test has no configuration but its environment")]
+fn soak_starts() -> usize {
+    std::env::var("AGENTJAIL_SOAK").ok().and_then(|text| text.parse().ok()).unwrap_or(1500)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_starts_leak_nothing() {
+    let pool = Pool { size: 4, reserve_bytes: 0 };
+    let engine = Engine::start(config(e2e::program(), pool, &[])).await.unwrap();
+    let launcher = engine.launcher_pid().await.unwrap();
+    let some = async |count: usize| {
+        let mut running = tokio::task::JoinSet::new();
+        for n in 0..count {
+            if running.len() == 8 {
+                running.join_next().await.unwrap().unwrap();
+            }
+            let engine = engine.clone();
+            running.spawn(async move {
+                // Two shapes, so that blanks come and go.
+                let jail = Jail::builder("/bin/true")
+                    .host_id(500_000 + u32::try_from(n % 97 / 96).unwrap());
+                let mut running = jail.spawn(&engine).await.unwrap();
+                assert_eq!(running.jail.wait(Duration::from_secs(30)).await.exit_code(), 0);
+            });
+        }
+        running.join_all().await;
+    };
+    let settled = async || {
+        eventually("the pool is full, and nothing else is there", async || {
+            engine.blanks().await == Some(4) && children(launcher) == 4
+        })
+        .await;
+        (descriptors(launcher), resident(launcher))
+    };
+    some(300).await;
+    let before = settled().await;
+    some(soak_starts()).await;
+    let after = settled().await;
+    assert_eq!(engine.launcher_pid().await, Some(launcher), "the launcher died");
+    assert!(after.0 <= before.0, "descriptors: {before:?}, {after:?}");
+    assert!(after.1 <= before.1 + 1024, "KiB: {before:?}, {after:?}");
+    eventually("groups of jails that are gone are gone", async || {
+        // Each of the four blanks has one in each of at most six hierarchies.
+        leftovers::groups(engine.cgroup_name()).len() <= 6 * 4
+    })
+    .await;
+    engine.shutdown().await;
+    assert_eq!(leftovers::groups(engine.cgroup_name()), Vec::<PathBuf>::new());
+}
