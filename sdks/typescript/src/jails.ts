@@ -28,4 +28,16 @@ export class Jails {
   get(id: number, options?: RequestOptions): Promise<JailRecord> {
     return this.#http.request("GET", path`/v1/jails/${id}`, options);
   }
+
+  /**
+   * Replaces the allowlist of a running jail: for new connections, and for those open, which are cut if it does
+   * not allow them. No domains close everything.
+   */
+  setNetwork(
+    id: number,
+    params: { domains: string[] },
+    options?: RequestOptions,
+  ): Promise<{ domains: string[]; cut: number }> {
+    return this.#http.request("PUT", path`/v1/jails/${id}/network`, { ...options, body: params });
+  }
 }

@@ -43,6 +43,8 @@ export interface ResourceStats {
   memory_peak_bytes: number;
   memory_current_bytes: number;
   cpu_usage_usec: number;
+  cpu_user_usec?: number;
+  cpu_system_usec?: number;
   io_read_bytes: number;
   io_write_bytes: number;
   pids_current: number;
@@ -62,16 +64,49 @@ export interface ExecResult {
   signal?: string | null;
   /** Protections and limits that were in force. */
   enforced?: string[];
+  /** Of a jail with an allowlist. */
+  network?: NetworkUse;
+}
+
+/** What went through a jail's gate, and what did not. */
+export interface NetworkUse {
+  sent_bytes: number;
+  received_bytes: number;
+  connections: number;
+  /** In the order they first came; at most 128. */
+  refused: RefusedUse[];
+}
+
+/** Something a jail wanted to reach and did not. */
+export interface RefusedUse {
+  /** A stable word, such as `host-not-allowed`. */
+  reason: string;
+  protocol: "tcp" | "udp" | "dns";
+  host: string;
+  /** 0 for a look-up. */
+  port: number;
+  /** The entry of `domains` that would allow it, if one could. */
+  rule: string | null;
+  count: number;
+}
+
+/** How much a jail with an allowlist may do. What is left out is not limited, but for 256 connections at once. */
+export interface NetworkLimits {
+  connections?: number;
+  connections_per_second?: number;
+  /** Sent and received together. */
+  bytes_per_second?: number;
+  bytes?: number;
 }
 
 /**
- * What a jail may reach. `domains`: host names, or `*.suffix` for any name below one, each optionally
- * `:port`; without a port, 80 and 443.
+ * What a jail may reach. `domains`: host names, `*.suffix` for any name below one, addresses, or networks
+ * such as `203.0.113.0/24`, each optionally `:port`; without a port, 80 and 443.
  */
 export type NetworkSpec =
   | { mode: "none" }
   | { mode: "loopback" }
-  | { mode: "allowlist"; domains: string[] };
+  | { mode: "allowlist"; domains: string[]; limits?: NetworkLimits };
 
 export type SeccompSpec = "standard" | "strict";
 
@@ -147,6 +182,7 @@ export type JailStatus = "running" | "completed" | "error";
 export interface JailConfigSnapshot {
   network_mode: "none" | "loopback" | "allowlist";
   network_domains?: string[];
+  network_limits?: NetworkLimits;
   seccomp: SeccompSpec;
   memory_mb: number;
   timeout_secs: number;
@@ -174,6 +210,8 @@ export interface JailRecord {
   memory_peak_bytes: number | null;
   memory_current_bytes: number | null;
   cpu_usage_usec: number | null;
+  cpu_user_usec?: number | null;
+  cpu_system_usec?: number | null;
   io_read_bytes: number | null;
   io_write_bytes: number | null;
   pids_current: number | null;
@@ -182,6 +220,8 @@ export interface JailRecord {
   error: string | null;
   config?: JailConfigSnapshot;
   enforced?: string[];
+  /** Of a jail with an allowlist that has ended. */
+  network?: NetworkUse | null;
 }
 
 export interface JailsList {

@@ -84,3 +84,21 @@ test("the README's examples run as they stand", async () => {
   await new AsyncFunction("Agentjail", "AgentjailError", "console", body)(Agentjail, AgentjailError, print);
   assert.ok(said.includes("42"), said.join("\n"));
 });
+
+test("the allowlist of a running jail is replaced", async () => {
+  const running = aj.runs.create({
+    language: "bash",
+    code: "sleep 2",
+    network: { mode: "allowlist", domains: ["a.test"], limits: { bytes: 1000 } },
+  });
+  let row;
+  for (let n = 0; n < 100 && !row; n++) {
+    [row] = (await aj.jails.list({ status: "running", kind: "run" })).rows;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  assert.deepEqual(await aj.jails.setNetwork(row.id, { domains: ["b.test"] }), { domains: ["b.test"], cut: 0 });
+  await assert.rejects(aj.jails.setNetwork(row.id, { domains: ["a b"] }), (error) => error.status === 400);
+  const { network } = await running;
+  assert.deepEqual(network, { sent_bytes: 0, received_bytes: 0, connections: 0, refused: [] });
+  await assert.rejects(aj.jails.setNetwork(row.id, { domains: [] }), (error) => error.status === 409);
+});

@@ -9,3 +9,4 @@ mod processes;
 mod suite;
 mod syscalls;
 mod tls;
+mod user;
