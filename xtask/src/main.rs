@@ -58,13 +58,25 @@ fn test() -> anyhow::Result<()> {
     run(cargo_command(&["doc", "--workspace", "--no-deps", "--quiet"])
         .env("RUSTDOCFLAGS", "-D warnings"))?;
     tidy::check(&root())?;
-    cargo(&["build", "--package", "agentjail"])?;
-    // What is generated must be what is committed.
+    build_for_tests()?;
     cargo(&["test", "--workspace", "--exclude", "e2e"])?;
     cargo(&["test", "--package", "e2e"])?;
+    fuzz::fuzz(SECONDS_IN_TESTS)?;
     sdk()?;
     say("everything passed");
     Ok(())
+}
+
+/// How long each target is fuzzed in the gate: long enough to see that it runs, and finds nothing at
+/// once.
+const SECONDS_IN_TESTS: u64 = 5;
+
+/// The program, and beside it the one that can leave protections out.
+pub(crate) fn build_for_tests() -> anyhow::Result<()> {
+    let directory = target().join("debug");
+    cargo(&["build", "--package", "agentjail", "--features", "mutations"])?;
+    std::fs::copy(directory.join("agentjail"), directory.join("agentjail-mutations"))?;
+    cargo(&["build", "--package", "agentjail"])
 }
 
 fn sdk() -> anyhow::Result<()> {

@@ -9,8 +9,10 @@ use crate::{command, run, say};
 /// A program, and the Debian packages that bring it.
 type Need = (&'static str, &'static [&'static str]);
 
-const TESTS: [Need; 6] = [
+const TESTS: [Need; 8] = [
     ("cc", &["gcc", "libc6-dev"]),
+    ("g++", &["g++"]),
+    ("setpriv", &["util-linux"]),
     ("node", &["nodejs"]),
     ("npm", &["npm"]),
     ("/usr/bin/python3", &["python3"]),

@@ -7,7 +7,7 @@ use std::io::Write as _;
 
 use anyhow::{Context as _, bail};
 
-use crate::{cargo, cargo_command, command, root, say, target};
+use crate::{cargo_command, command, root, say, target};
 
 /// What runs there: the engine, and every line of the attack. (Not the API: it is the same on any
 /// kernel.)
@@ -17,7 +17,7 @@ const TESTS: [&str; 2] = ["engine::", "attack::suite::every_line_holds_as_root"]
 const LIMIT_SECONDS: &str = "1500";
 
 pub(crate) fn test() -> anyhow::Result<()> {
-    cargo(&["build", "--package", "agentjail"])?;
+    crate::build_for_tests()?;
     let tests = built_tests()?;
     let directory = root().join("crates/e2e");
     let script = format!(
@@ -45,10 +45,10 @@ fn built_tests() -> anyhow::Result<String> {
         ["test", "--package", "e2e", "--test", "e2e", "--no-run", "--message-format=json"];
     let output = cargo_command(&arguments).stderr(std::process::Stdio::inherit()).output()?;
     let text = String::from_utf8(output.stdout)?;
-    let program = text.lines().filter_map(|line| {
+    let mut program = text.lines().filter_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_ours = message["target"]["name"] == "e2e" && message["target"]["kind"][0] == "test";
         is_ours.then(|| message["executable"].as_str().map(str::to_owned)).flatten()
     });
-    program.last().context("cargo built no tests")
+    program.next_back().context("cargo built no tests")
 }

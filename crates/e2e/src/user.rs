@@ -12,6 +12,10 @@ use tokio::process::Command;
 pub const USER: u32 = 4711;
 
 /// Where the program is for a user who may not look into the build directory.
+///
+/// # Panics
+///
+/// If it is not built.
 pub fn program(name: &str) -> PathBuf {
     static DIRECTORY: OnceLock<TempDir> = OnceLock::new();
     let directory = DIRECTORY.get_or_init(|| {

@@ -239,9 +239,8 @@ impl Birthplace {
         if !fits {
             let mapped = self.owner_map((owner, jail)).and_then(|map| {
                 sys::map_owner(&tree, &map).at(format!(
-                    "give the jail's user the files of {} (they belong to user {})",
-                    path.display(),
-                    owner.0
+                    "give the jail's user the files of {} (they belong to somebody else)",
+                    path.display()
                 ))
             });
             // Without the mapping a read-only tree still shows what all may read.

@@ -163,19 +163,16 @@ fn begin(
     let walls = confine::Walls::of(shape, birthplace.landlock_abi);
     walls.check(spec.enforcement)?;
     let mut commands = Commands::new(children, spec.limits.open_files);
-    let first = match (spec.command, streams) {
-        (Some(command), Some(streams)) => {
-            let pid = stage.pid();
-            let first = stage.go(&Go { command, open_files: spec.limits.open_files }, &streams)?;
-            commands.add(FIRST, pid);
-            // Ours would keep the pipes open when the command has closed its own.
-            drop(streams);
-            Some(first)
-        }
-        _ => {
-            stage.dismiss();
-            None
-        }
+    let first = if let (Some(command), Some(streams)) = (spec.command, streams) {
+        let pid = stage.pid();
+        let first = stage.go(&Go { command, open_files: spec.limits.open_files }, &streams)?;
+        commands.add(FIRST, pid);
+        // Ours would keep the pipes open when the command has closed its own.
+        drop(streams);
+        Some(first)
+    } else {
+        stage.dismiss();
+        None
     };
     let not_executed = first.map(|first| first.outcome()).transpose()?.flatten();
     enforced.extend(confine::in_force(&walls));

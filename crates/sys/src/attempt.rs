@@ -15,7 +15,7 @@ const fn attempt(name: &'static str, number: libc::c_long, arguments: [usize; 5]
 }
 
 const NO_FD: usize = usize::MAX;
-const HERE: usize = -100_isize as usize; // AT_FDCWD
+const HERE: usize = (-100_isize).cast_unsigned(); // AT_FDCWD
 
 /// Other processes' memory and descriptors. Process 1 is the jail's init.
 pub const OF_PROCESSES: [Attempt; 6] = [
@@ -78,7 +78,7 @@ pub const OF_USERFAULT: [Attempt; 1] =
 pub const OF_KERNEL_SERVICES: [Attempt; 5] = [
     attempt("bpf", libc::SYS_bpf, [0, 0, 0, 0, 0]),
     attempt("perf_event_open", libc::SYS_perf_event_open, [0, 0, 0, NO_FD, 0]),
-    attempt("keyctl", libc::SYS_keyctl, [0, -3_isize as usize, 0, 0, 0]), // the session keyring's id
+    attempt("keyctl", libc::SYS_keyctl, [0, (-3_isize).cast_unsigned(), 0, 0, 0]), // the session keyring's id
     attempt("add_key", libc::SYS_add_key, [0, 0, 0, 0, 0]),
     attempt("request_key", libc::SYS_request_key, [0, 0, 0, 0, 0]),
 ];
@@ -99,10 +99,10 @@ pub const OF_TERMINALS: [Attempt; 3] = [
 impl Attempt {
     /// Makes the call.
     pub fn make(&self) -> io::Result<()> {
-        let [a, b, c, d, e] = self.arguments;
+        let [first, second, third, fourth, fifth] = self.arguments;
         // SAFETY: every argument is a number or a null pointer (the tables above hold no other), and
         // none of these calls with these numbers changes memory of the caller, forks it, or ends it.
-        let done = unsafe { libc::syscall(self.number, a, b, c, d, e) };
+        let done = unsafe { libc::syscall(self.number, first, second, third, fourth, fifth) };
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

@@ -77,10 +77,7 @@ fn make(line: &str, arguments: &[String]) -> Verdict {
 
 /// All must be refused by the filter: not by what the kernel says of bad arguments.
 fn filtered(attempts: &[Attempt]) -> Verdict {
-    all(attempts, |error| match Errno::from_io_error(error) {
-        Some(Errno::PERM | Errno::NOSYS) => true,
-        _ => false,
-    })
+    all(attempts, |error| matches!(Errno::from_io_error(error), Some(Errno::PERM | Errno::NOSYS)))
 }
 
 /// All must be refused, by whatever wall comes first.

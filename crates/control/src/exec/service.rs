@@ -91,7 +91,9 @@ pub(super) type Steer = (egress::Policy, oneshot::Sender<Result<usize, SteerErro
 
 /// Live rows of the ledger, by id.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct LiveRows(Arc<Mutex<HashMap<i64, (Live, mpsc::Sender<Steer>)>>>);
+pub(crate) struct LiveRows(Arc<Mutex<Rows>>);
+
+type Rows = HashMap<i64, (Live, mpsc::Sender<Steer>)>;
 
 /// What a running row shows beyond what is stored.
 #[derive(Debug, Clone, Default)]
@@ -128,7 +130,7 @@ impl LiveRows {
         self.lock().get(&id).map(|(_, steer)| steer.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<i64, (Live, mpsc::Sender<Steer>)>> {
+    fn lock(&self) -> MutexGuard<'_, Rows> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,22 +8,37 @@ use e2e::house::{As, House, eventually};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 const PRIVATE: [&str; 2] = ["--allow-private", "127.0.0.0/8"];
 
 /// A server that answers each line with the same line.
-async fn echo(address: &str) -> SocketAddr {
+async fn echo(address: &str) -> Echo {
     let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
         while let Ok((mut stream, _)) = listener.accept().await {
-            tokio::spawn(async move {
+            connections.spawn(async move {
                 let (mut read, mut write) = stream.split();
                 drop(tokio::io::copy(&mut read, &mut write).await);
             });
         }
     });
-    address
+    Echo { address, _tasks: tasks }
+}
+
+/// Answers for as long as it is held.
+struct Echo {
+    address: SocketAddr,
+    _tasks: JoinSet<()>,
+}
+
+impl Echo {
+    fn port(&self) -> u16 {
+        self.address.port()
+    }
 }
 
 const SAY: &str = "import socket,sys\ns=socket.create_connection((sys.argv[1],int(sys.argv[2])),5)\ns.sendall(b'hello')\nprint(s.recv(9).decode())";
@@ -161,8 +176,8 @@ async fn a_policy_is_replaced_while_the_jail_runs() {
     let network = json!({ "mode": "allowlist", "domains": [format!("db.test:{port}")] });
     let body =
         json!({ "language": "python", "code": code, "network": network, "timeout_secs": 60 });
-    let running =
-        tokio::spawn(house.request(As("acme-key"), Method::POST, "/v1/runs").json(&body).send());
+    let mut running = JoinSet::new();
+    running.spawn(house.request(As("acme-key"), Method::POST, "/v1/runs").json(&body).send());
     let row = async || {
         let (_, jails) = house.get(As("acme-key"), "/v1/jails?status=running").await;
         jails["rows"][0].clone()
@@ -195,7 +210,7 @@ async fn a_policy_is_replaced_while_the_jail_runs() {
     tail("False False True").await;
     assert_eq!(put("acme-key", json!([])).await.0, 200);
     tail("False False False").await;
-    running.abort();
+    running.abort_all();
     eventually("it has ended", async || put("acme-key", json!([])).await.0 == 409).await;
     let (_, row) = house.get(As("acme-key"), &format!("/v1/jails/{id}")).await;
     let reasons: Vec<&str> = row["network"]["refused"]

@@ -5,6 +5,7 @@
 //! a filter of its own on top, which hands every call to a second thread instead; the kernel takes the
 //! stricter of the two, so whatever arrives there is what the jail's filter allows.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use e2e::cli::{Run, compiled};
@@ -112,7 +113,7 @@ async fn ask(directory: &Path, profile: &str) -> String {
         let name = launch::seccomp::name(number).unwrap_or("-");
         // Beyond the table all is the same.
         if name != "-" || native != "38" {
-            golden.push_str(&format!("{number:3} {name:24} {}\n", verdict(native)));
+            writeln!(golden, "{number:3} {name:24} {}", verdict(native)).unwrap();
         }
     }
     golden

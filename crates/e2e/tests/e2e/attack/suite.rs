@@ -70,10 +70,9 @@ fn doctor(command: &mut Command) -> &mut Command {
     command.args(["doctor", "--attack", "--json"]).kill_on_drop(true)
 }
 
-#[test]
-fn every_line_of_the_suite_is_in_one_of_the_tables() {
-    let output =
-        std::process::Command::new(e2e::program()).args(["doctor", "--attack", "--json"]).output();
+#[tokio::test]
+async fn every_line_of_the_suite_is_in_one_of_the_tables() {
+    let output = doctor(&mut Command::new(e2e::program())).output().await;
     let mut lines: Vec<String> = findings(&output.unwrap())
         .iter()
         .map(|finding| finding["line"].as_str().unwrap().to_owned())

@@ -1,5 +1,6 @@
 //! As an ordinary user: what can be had, what cannot and says so, and the server.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use e2e::house::eventually;
@@ -79,11 +80,13 @@ async fn a_directory_of_the_users_is_its_own_inside_and_one_of_others_is_refused
     ];
     let refused = plain(&words).output().await.unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(refused.status.code() == Some(125) && said.contains("belong to user 0"), "{said}");
+    assert!(
+        refused.status.code() == Some(125) && said.contains("belong to somebody else"),
+        "{said}"
+    );
     std::os::unix::fs::chown(directory.path(), Some(USER), Some(USER)).unwrap();
     let done = plain(&words).output().await.unwrap();
     assert_eq!(String::from_utf8_lossy(&done.stdout), "agent\n");
-    use std::os::unix::fs::MetadataExt as _;
     assert_eq!(std::fs::metadata(directory.path().join("f")).unwrap().uid(), USER);
 }
 
@@ -92,7 +95,8 @@ async fn an_allowlist_works_without_any_privilege() {
     assert!(can_become(), "this test begins as root");
     let listener = tokio::net::TcpListener::bind("127.83.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let answering = tokio::spawn(async move {
+    let mut answering = tokio::task::JoinSet::new();
+    answering.spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut stream, b"hello").await.unwrap();
     });
@@ -118,7 +122,7 @@ async fn an_allowlist_works_without_any_privilege() {
     .await
     .unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n", "{output:?}");
-    answering.await.unwrap();
+    answering.join_all().await;
 }
 
 #[tokio::test]
