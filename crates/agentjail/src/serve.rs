@@ -163,6 +163,7 @@ const MOST_WARM_JAILS: u32 = 1024;
 
 pub(crate) fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
     start_logging(&flags)?;
+    raise_open_files();
     let (config, engine) = configure(flags)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -177,6 +178,16 @@ pub(crate) fn serve(flags: Flags) -> anyhow::Result<ExitCode> {
         served?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Each connection of a jail is two descriptors here.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, most) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
 }
 
 /// A core dump of this process would hold keys.

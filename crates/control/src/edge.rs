@@ -155,6 +155,7 @@ impl From<crate::exec::ExecError> for ApiError {
             E::Steer(SteerError::Plan(_) | SteerError::LowPort(_)) => {
                 Self::new(Kind::Invalid, error)
             }
+            E::Steer(SteerError::Slow) => Self::new(Kind::Conflict, error),
             E::Steer(SteerError::Listen(..) | SteerError::Serve(_)) => Self::internal(error),
             E::TooMany => Self::new(Kind::TooMany, error),
             E::Plan(_) | E::NoRuntime(..) | E::Flavor(FlavorError::Unknown(_)) => {

@@ -152,6 +152,7 @@ pub struct Served {
     gate: Gate,
     /// Ports with a listener; `None` without an allowlist.
     ports: Option<BTreeSet<u16>>,
+    phantom: Option<BaseUrl>,
     _stop: DropGuard,
 }
 
@@ -170,13 +171,15 @@ pub enum SteerError {
     Listen(u16, #[source] jail::OrderError),
     #[error("could not serve the jail's network")]
     Serve(#[from] io::Error),
+    #[error("the jail is too busy to listen on more ports; the old list is still in force")]
+    Slow,
 }
 
 impl Served {
     /// Puts another policy in force; gives how many open connections it cut.
     pub async fn steer(&mut self, jail: &Jail, policy: Policy) -> Result<usize, SteerError> {
         let ports = self.ports.as_mut().ok_or(SteerError::NoGate)?;
-        refuse_taken(&policy, None)?;
+        refuse_taken(&policy, self.phantom.as_ref())?;
         // First everything that can fail: then the old policy stays as it was.
         for port in policy.ports() {
             if ports.contains(&port) {
@@ -214,6 +217,7 @@ pub fn serve(
     let policy = plan.policy.unwrap_or_default();
     let gate = Gate::new(GateConfig { policy, dialler: dialler.clone(), limits: plan.limits });
     let stop = CancellationToken::new();
+    let url = phantom.as_ref().map(|access| access.url.clone());
     for (server, listener) in plan.servers.into_iter().zip(listeners) {
         match server {
             Server::Any => gate.serve_any(stream_listener(listener)?),
@@ -227,7 +231,7 @@ pub fn serve(
             }
         }
     }
-    Ok(Served { gate, ports, _stop: stop.drop_guard() })
+    Ok(Served { gate, ports, phantom: url, _stop: stop.drop_guard() })
 }
 
 async fn serve_phantom(access: PhantomAccess, listener: TcpListener, stop: CancellationToken) {

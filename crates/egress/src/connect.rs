@@ -13,14 +13,13 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
-use crate::gate::{Refusal, Rules, Target, tunnel_tls};
+use crate::gate::{Client, Refusal, Rules, Target, tunnel_tls};
 use crate::plain_http::{Body, Upstream, builder, refused};
 use crate::{plain_http, relay};
 
 /// Serves one connection of the proxy.
-pub(crate) async fn serve(rules: Arc<Rules>, stream: TcpStream) {
+pub(crate) async fn serve(rules: Arc<Rules>, stream: Client) {
     let upstream = Arc::new(Upstream::default());
     let service = service_fn(|request: Request<Incoming>| {
         let (rules, upstream) = (Arc::clone(&rules), Arc::clone(&upstream));

@@ -3,12 +3,14 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,6 +43,42 @@ pub struct GateConfig {
     pub policy: Policy,
     pub dialler: Dialler,
     pub limits: TrafficLimits,
+}
+
+/// A jail's connection, and its place among those the jail may have. Whoever holds the connection,
+/// also after an upgrade, holds the place.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: TcpStream,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Client {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Client {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 /// A connection out.
@@ -142,7 +180,7 @@ impl Gate {
     /// Serves a listener on which any destination address arrives.
     pub fn serve_any(&self, listener: TcpListener) {
         self.accept(listener, |rules, stream| async move {
-            let destination = stream.local_addr();
+            let destination = stream.stream.local_addr();
             // The jail sees a reset, as from a host that refuses.
             if let (Err(refusal), Ok(destination)) =
                 (transparent(&rules, stream).await, destination)
@@ -194,14 +232,13 @@ impl Gate {
     fn accept<F>(
         &self,
         listener: TcpListener,
-        serve: impl Fn(Arc<Rules>, TcpStream) -> F + Send + 'static,
+        serve: impl Fn(Arc<Rules>, Client) -> F + Send + 'static,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {
         let rules = Arc::clone(&self.rules);
         self.rules.spawn(async move {
             loop {
-                let Ok(place) = Arc::clone(&rules.places).acquire_owned().await else { return };
                 let stream = match listener.accept().await {
                     Ok((stream, _)) => stream,
                     Err(error) => {
@@ -211,11 +248,10 @@ impl Gate {
                         continue;
                     }
                 };
-                let served = serve(Arc::clone(&rules), stream);
-                rules.spawn(async move {
-                    served.await;
-                    drop(place);
-                });
+                // After the connection: a listener that nobody dials must not hold a place.
+                let Ok(place) = Arc::clone(&rules.places).acquire_owned().await else { return };
+                let client = Client { stream, _place: place };
+                rules.spawn(serve(Arc::clone(&rules), client));
             }
         });
     }
@@ -297,6 +333,10 @@ impl Rules {
         if address.is_loopback() {
             return;
         }
+        // A port that was added to a jail that runs: the socket does not know of it.
+        if protocol == Protocol::Tcp && self.target(destination).is_ok() {
+            return;
+        }
         let host = self.name_of(address);
         let reason = match protocol {
             Protocol::Udp => Reason::UdpNotAllowed,
@@ -361,6 +401,14 @@ impl Rules {
         Err(Refusal::NotAllowed { host: name.to_string(), port, reason })
     }
 
+    fn judge(&self, target: &Target, port: u16) -> Result<(), Refusal> {
+        match target {
+            Target::Name(name) => self.allow_name(name.clone(), port).map(drop),
+            Target::Address(address) if self.policy().allows_address(*address, port) => Ok(()),
+            Target::Address(address) => Err(Refusal::UnknownAddress(*address)),
+        }
+    }
+
     pub(crate) async fn dial(&self, target: &Target, port: u16) -> Result<Out, Refusal> {
         if self.meter.is_used_up() {
             return Err(Refusal::UsedUp);
@@ -370,6 +418,8 @@ impl Rules {
         }
         // Before the dial: a policy that changes during it shall find the connection.
         let passage = self.passages.open(target, port);
+        // The target may have been judged long ago, by a policy that was replaced since.
+        self.judge(target, port)?;
         let stream = match target {
             Target::Name(name) => self.dialler.dial(name, port).await?,
             Target::Address(address) => self.dialler.dial_address(*address, port).await?,
@@ -378,13 +428,13 @@ impl Rules {
     }
 }
 
-async fn transparent(rules: &Arc<Rules>, mut stream: TcpStream) -> Result<(), Refusal> {
-    let destination = stream.local_addr()?;
+async fn transparent(rules: &Arc<Rules>, mut stream: Client) -> Result<(), Refusal> {
+    let destination = stream.stream.local_addr()?;
     let port = destination.port();
     let target = match rules.target(destination) {
         Ok(target) => target,
         Err(refusal) => {
-            drop(stream.set_zero_linger());
+            drop(stream.stream.set_zero_linger());
             return Err(refusal);
         }
     };
@@ -448,7 +498,7 @@ fn printable(text: &str) -> String {
     text.chars().take(253).map(|c| if c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
-async fn dns_stream(rules: &Rules, mut stream: TcpStream) -> io::Result<()> {
+async fn dns_stream(rules: &Rules, mut stream: Client) -> io::Result<()> {
     loop {
         let length = usize::from(stream.read_u16().await?);
         if length > LONGEST_QUERY {

@@ -19,7 +19,7 @@ const ENVIRONMENT: [(&str, &str); 3] =
 pub enum Preset {
     /// A compiler or test suite: no network, a writable workspace, room for many processes.
     Build,
-    /// A package manager: as `Build`, for an allowlist of registries; its caches are thrown away.
+    /// A package manager: less memory than `Build`, a large `/tmp`. Give it a network to install from.
     Install,
     /// A coding agent: memory for a runtime and its tools, a writable workspace.
     Agent,
@@ -101,10 +101,12 @@ impl Builder {
         self
     }
 
+    /// One more argument.
     pub fn arg(self, argument: impl Into<String>) -> Self {
         self.args([argument])
     }
 
+    /// More arguments.
     pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<String>>) -> Self {
         if let Some(command) = &mut self.start.command {
             command.arguments.extend(arguments.into_iter().map(Into::into));
@@ -157,16 +159,19 @@ impl Builder {
         self
     }
 
+    /// What there is of a network; by default nothing.
     pub fn network(mut self, network: Network) -> Self {
         self.start.network = network;
         self
     }
 
+    /// Which system calls are allowed.
     pub fn profile(mut self, profile: Profile) -> Self {
         self.start.profile = profile;
         self
     }
 
+    /// Memory of everything in the jail together, fresh trees included.
     pub fn memory_bytes(mut self, bytes: u64) -> Self {
         self.start.limits.memory_bytes = bytes;
         self
@@ -184,6 +189,7 @@ impl Builder {
         self
     }
 
+    /// All limits at once.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.start.limits = limits;
         self
@@ -207,6 +213,7 @@ impl Builder {
         self
     }
 
+    /// What [`Engine::spawn`] takes.
     pub fn build(self) -> Start {
         self.start
     }

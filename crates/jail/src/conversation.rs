@@ -5,14 +5,19 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use launch::message::{Exit, FIRST, Fault, Order, Process, Report};
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::link;
+
+/// How long init may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a further command begins with: the errno of an `exec` that failed, and its terminal.
 pub(crate) type Started = Result<(Option<i32>, Option<OwnedFd>), Fault>;
@@ -41,6 +46,9 @@ pub enum OrderError {
     /// The jail is being killed, or has ended.
     #[error("the jail has gone")]
     Gone,
+    /// Frozen, or starved.
+    #[error("the jail did not answer in {} s", PATIENCE.as_secs())]
+    Slow,
     #[error("could not speak to the jail")]
     Speak(#[source] io::Error),
     #[error("the jail could not: {0}")]
@@ -87,9 +95,13 @@ impl Conversation {
             waiting.starts.insert(process, start);
             waiting.ends.insert(process, end);
         }
-        self.send(&Order::Start(Box::new(further)), streams).await?;
-        let (not_executed, terminal) =
-            started.await.map_err(|_| OrderError::Gone)?.map_err(OrderError::Refused)?;
+        if let Err(error) = self.send(&Order::Start(Box::new(further)), streams).await {
+            let mut waiting = lock(&self.waiting);
+            waiting.starts.remove(&process);
+            waiting.ends.remove(&process);
+            return Err(error);
+        }
+        let (not_executed, terminal) = answer(started).await?.map_err(OrderError::Refused)?;
         Ok((not_executed, terminal, ended))
     }
 
@@ -107,8 +119,11 @@ impl Conversation {
             }
             waiting.sockets.insert(request, answer);
         }
-        self.send(&order(request), &[]).await?;
-        answered.await.map_err(|_| OrderError::Gone)?.map_err(OrderError::Refused)
+        if let Err(error) = self.send(&order(request), &[]).await {
+            lock(&self.waiting).sockets.remove(&request);
+            return Err(error);
+        }
+        self::answer(answered).await?.map_err(OrderError::Refused)
     }
 
     async fn send(&self, order: &Order, descriptors: &[OwnedFd]) -> Result<(), OrderError> {
@@ -118,6 +133,15 @@ impl Conversation {
             io::ErrorKind::BrokenPipe => OrderError::Gone,
             _ => OrderError::Speak(error),
         })
+    }
+}
+
+/// Waits for init, which shares the jail's processor with whatever runs there.
+async fn answer<T>(answered: oneshot::Receiver<T>) -> Result<T, OrderError> {
+    match timeout(PATIENCE, answered).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) => Err(OrderError::Gone),
+        Err(_) => Err(OrderError::Slow),
     }
 }
 
@@ -138,7 +162,7 @@ async fn listen(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
                 let socket = match (refused, descriptors.pop()) {
                     (None, Some(socket)) => Ok(socket),
                     (Some(fault), _) => Err(fault),
-                    (None, None) => continue,
+                    (None, None) => Err(link::out_of_descriptors()),
                 };
                 tell(waiting.sockets.remove(&request), socket);
             }

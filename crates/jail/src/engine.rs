@@ -17,6 +17,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::instance;
 use crate::jail::{Jail, Running};
@@ -25,6 +26,9 @@ use crate::pipes::{self, Pipes};
 
 /// How long a launcher may take to end the jails when the engine shuts down.
 const SHUTDOWN: Duration = Duration::from_secs(5);
+
+/// How long a jail may take to be ready, on a machine that is busy.
+const READY: Duration = Duration::from_secs(60);
 
 /// How an engine makes its jails.
 #[derive(Debug, Clone)]
@@ -104,6 +108,8 @@ pub enum SpawnError {
     /// A limit or protection that was asked for cannot be had on this machine.
     #[error("{0}")]
     Unenforceable(#[source] Fault),
+    #[error("the jail was not ready in {} s", READY.as_secs())]
+    Slow,
     #[error("the jail's init died before it was ready{}", if *oom { ": its memory limit is too low" } else { "" })]
     Died { oom: bool },
 }
@@ -162,9 +168,13 @@ impl Engine {
         drop((report, theirs));
         let ours = watched(ours).map_err(SpawnError::Pipes)?;
         let init = watched(init).map_err(SpawnError::Pipes)?;
-        // From here on a failure kills what was born.
+        // On a failure from here on, init finds its report socket closed, and ends.
         let newborn = Newborn { init, place };
-        let (enforced, not_executed, listeners) = newborn.ready(&ours).await?;
+        let ready = timeout(READY, newborn.ready(&ours)).await;
+        let (enforced, not_executed, listeners) = ready.map_err(|_| SpawnError::Slow)??;
+        if listeners.len() != start.network.listeners.len() {
+            return Err(SpawnError::Setup(link::out_of_descriptors()));
+        }
         let Newborn { init, place } = newborn;
         let mut jail = Jail::new(pid, init, place, ours, began);
         jail.not_executed = not_executed;
@@ -184,12 +194,12 @@ impl Engine {
 
     /// The launcher's process id; `None` when it has gone.
     pub async fn launcher_pid(&self) -> Option<u32> {
-        self.link().await.ok()?.process_id()
+        self.current().await?.process_id()
     }
 
     /// How many blank jails are ready; `None` when the launcher has gone.
     pub async fn blanks(&self) -> Option<usize> {
-        self.link().await.ok()?.blanks().await.ok()
+        self.current().await?.blanks().await.ok()
     }
 
     /// Ends the launcher and every jail, and waits until they are gone.
@@ -210,9 +220,19 @@ impl Engine {
         sweep_own(&self.0.name).await;
     }
 
+    /// The launcher, if it is there.
+    async fn current(&self) -> Option<Arc<Link>> {
+        let current = self.0.link.lock().await;
+        current.as_ref().filter(|link| link.is_alive()).map(Arc::clone)
+    }
+
     /// The launcher, a new one if the last has died.
     async fn link(&self) -> Result<Arc<Link>, LinkError> {
         let mut current = self.0.link.lock().await;
+        // Taken away by a shutdown, for good.
+        if current.is_none() {
+            return Err(LinkError::Gone);
+        }
         if let Some(link) = current.as_ref().filter(|link| link.is_alive()) {
             return Ok(Arc::clone(link));
         }

@@ -39,6 +39,9 @@ pub struct Running {
     pub enforced: Vec<String>,
 }
 
+/// How long processes may take to stop.
+const FREEZE: Duration = Duration::from_secs(10);
+
 /// A running jail. No process in it outlives this value.
 #[derive(Debug)]
 #[must_use = "dropping a jail kills all that runs in it"]
@@ -179,6 +182,10 @@ impl Jail {
     }
 
     /// Starts one more command, in a session of its own, under the same walls as the first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it completes, the command may have been started; it ends with the jail.
     pub async fn start(&self, command: Command, stdio: Stdio) -> Result<Process<'_>, OrderError> {
         let number = self.conversation.number();
         let (lent, pipes, terminal) = match stdio {
@@ -230,12 +237,19 @@ impl Jail {
     ///
     /// # Errors
     ///
-    /// `Unsupported` where there is no cgroup of the unified tree to freeze.
+    /// `Unsupported` where there is no cgroup of the unified tree to freeze; `TimedOut` if a process
+    /// cannot be stopped: then the jail goes on.
     pub async fn freeze(&self) -> io::Result<()> {
         let place = self.place.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         cgroup::freeze(place)?;
         let mut wait = Duration::from_micros(50);
+        let began = Instant::now();
         while !cgroup::is_frozen(place)? {
+            // A process in the middle of something that cannot be interrupted.
+            if began.elapsed() > FREEZE {
+                cgroup::thaw(place)?;
+                return Err(io::ErrorKind::TimedOut.into());
+            }
             sleep(wait).await;
             wait = (wait * 2).min(Duration::from_millis(5));
         }

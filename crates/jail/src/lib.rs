@@ -31,12 +31,15 @@
 //!     let engine = Engine::start(Config::of_this_program()?).await?;
 //!     let building = Jail::builder("cc").args(["-o", "/output/hello", "hello.c"]).preset(Preset::Build);
 //!     let Running { mut jail, pipes, enforced, .. } = building.spawn(&engine).await?;
-//!     let mut said = String::new();
-//!     if let Some(mut pipes) = pipes {
-//!         pipes.stderr.read_to_string(&mut said).await?;
-//!     }
-//!     let outcome = jail.wait(Duration::from_secs(60)).await;
-//!     println!("{} {said} {:?} {enforced:?}", outcome.exit_code(), outcome.statistics);
+//!     let mut pipes = pipes.ok_or("a command has pipes")?;
+//!     let (mut out, mut err) = (String::new(), String::new());
+//!     // All three at once: a command whose output nobody reads waits, and only `wait` has a deadline.
+//!     let (_, _, outcome) = tokio::join!(
+//!         pipes.stdout.read_to_string(&mut out),
+//!         pipes.stderr.read_to_string(&mut err),
+//!         jail.wait(Duration::from_secs(60)),
+//!     );
+//!     println!("{} {out}{err} {:?} {enforced:?}", outcome.exit_code(), outcome.statistics);
 //!     engine.shutdown().await;
 //!     Ok(())
 //! }

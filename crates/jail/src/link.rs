@@ -1,6 +1,6 @@
 //! The connection to one launcher: requests out, replies back to who asked.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -37,8 +37,8 @@ type Waiting = Option<Askers>;
 #[derive(Debug, Default)]
 struct Askers {
     jails: HashMap<u64, oneshot::Sender<Answer>>,
-    /// In the order they asked, which is that of the answers.
-    counts: VecDeque<oneshot::Sender<usize>>,
+    counts: HashMap<u64, oneshot::Sender<usize>>,
+    next_count: u64,
 }
 
 /// Why a launcher could not be had, or did not answer.
@@ -113,8 +113,20 @@ impl Link {
     /// Asks how many blanks there are.
     pub(crate) async fn blanks(&self) -> Result<usize, LinkError> {
         let (answer, answered) = oneshot::channel();
-        lock(&self.waiting).as_mut().ok_or(LinkError::Gone)?.counts.push_back(answer);
-        send(&self.socket, &Request::Count, &[]).await.map_err(LinkError::Speak)?;
+        let request = {
+            let mut waiting = lock(&self.waiting);
+            let askers = waiting.as_mut().ok_or(LinkError::Gone)?;
+            askers.next_count += 1;
+            let request = askers.next_count;
+            askers.counts.insert(request, answer);
+            request
+        };
+        if let Err(error) = send(&self.socket, &Request::Count(request), &[]).await {
+            if let Some(askers) = lock(&self.waiting).as_mut() {
+                askers.counts.remove(&request);
+            }
+            return Err(LinkError::Speak(error));
+        }
         answered.await.map_err(|_| LinkError::Gone)
     }
 
@@ -165,9 +177,12 @@ async fn deliver(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
             Reply::Born { jail, pid, place } if !descriptors.is_empty() => {
                 (jail, Ok((pid, place, descriptors.remove(0))))
             }
+            // The server is out of descriptors, and the kernel kept this one back. The asker goes away,
+            // and with its sockets the jail.
+            Reply::Born { jail, .. } => (jail, Err(out_of_descriptors())),
             Reply::Refused { jail, fault } => (jail, Err(fault)),
-            Reply::Blanks(count) => {
-                let asker = lock(&waiting).as_mut().and_then(|w| w.counts.pop_front());
+            Reply::Blanks { request, count } => {
+                let asker = lock(&waiting).as_mut().and_then(|w| w.counts.remove(&request));
                 if let Some(asker) = asker {
                     let _ = asker.send(usize::try_from(count).unwrap_or(usize::MAX));
                 }
@@ -186,6 +201,11 @@ async fn deliver(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
     }
     tracing::debug!("the launcher has gone");
     *lock(&waiting) = None;
+}
+
+pub(crate) fn out_of_descriptors() -> Fault {
+    let errno = rustix::io::Errno::MFILE.raw_os_error();
+    Fault { step: "receive a descriptor".to_owned(), errno }
 }
 
 pub(crate) async fn send(

@@ -75,8 +75,9 @@ impl Process<'_> {
         self.conversation.tell(&Order::Signal { process: self.number, signal }).await
     }
 
-    /// Kills the command, everything in its session and everything descended from it. What has left
-    /// its session and lost its parent (a daemon) stays, until the jail ends.
+    /// Kills the command, everything in its session and everything descended from it, as far as init
+    /// can see: what has left the session *and* lost its parent (a daemon), or left the session and made
+    /// itself undumpable, stays until the jail ends.
     pub async fn kill(&self) -> Result<(), OrderError> {
         self.conversation.tell(&Order::Kill { process: self.number }).await
     }

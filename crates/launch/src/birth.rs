@@ -27,6 +27,7 @@ pub(crate) struct Birthplace {
     own: Owner,
     root: bool,
     pub(crate) landlock_abi: Option<u32>,
+    mounts: template::Namespaces,
     filters: Filters,
     /// Host owners of directories that jails were given, for which user, and namespaces that map them.
     owner_maps: RefCell<Vec<(Mapping, OwnedFd)>>,
@@ -70,12 +71,13 @@ pub(crate) struct Stillborn {
 }
 
 impl Birthplace {
-    pub(crate) fn new(root: bool, landlock_abi: Option<u32>) -> Self {
+    pub(crate) fn new(root: bool, landlock_abi: Option<u32>, mounts: template::Namespaces) -> Self {
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self {
             own,
             root,
             landlock_abi,
+            mounts,
             filters: Filters::compile(),
             owner_maps: RefCell::default(),
         }
@@ -136,6 +138,7 @@ impl Birthplace {
         // The kernel charges what a jail uses up (inotify watches, pending signals, …) to the owner
         // of its user namespace: that must not be root.
         let (user, group_id) = self.owner(shape);
+        self.mounts.enter_nursery()?;
         self.act_as(user)?;
         let cloned = fault::inject("clone")
             .and_then(|()| sys::clone3(&birth).at("clone into new namespaces"));
@@ -143,6 +146,7 @@ impl Birthplace {
             init::run(&inner_door, shape, self);
         }
         self.act_as(self.own.0)?;
+        self.mounts.go_home()?;
         let (pid, init) = match cloned? {
             Side::Child => init::run(&inner_door, shape, self),
             Side::Parent { pid, child } => (pid, child),

@@ -26,6 +26,10 @@ use crate::message::{At as _, Fault, Limits};
 /// The directory that holds all our groups.
 pub const PARENT: &str = "agentjail";
 
+/// On v2, the leaf below [`PARENT`] that the server moves to where its own group must be empty of
+/// processes.
+const SERVER: &str = "server";
+
 /// Where a jail's group is, by what is counted there. On v2 all are the same directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -123,6 +127,15 @@ impl Group {
         self.directories
             .retain(|directory| fs::remove_dir(directory).is_err() && directory.exists());
         self.directories.is_empty()
+    }
+
+    /// Whether its memory is still counted apart.
+    pub(crate) fn has_memory(&self) -> bool {
+        let memory = self.place.memory.as_deref().and_then(Path::file_name);
+        self.directories.iter().any(|directory| {
+            directory.components().any(|part| part.as_os_str() == "memory")
+                && directory.file_name() == memory
+        })
     }
 
     /// Whether the kernel has killed a process of it for want of memory.

@@ -174,7 +174,7 @@ fn begin(
         stage.dismiss();
         None
     };
-    let not_executed = first.map(|first| first.outcome()).transpose()?.flatten();
+    let not_executed = first.map(|first| first.read()).transpose()?.flatten();
     enforced.extend(confine::in_force(&walls));
     commands.are_behind(walls, shape, birthplace);
     fault::inject("report")?;

@@ -93,6 +93,8 @@ struct Launcher {
     quiet_since: Instant,
     /// Some group ran out of memory; until then we look which.
     alarm_until: Option<Instant>,
+    /// Rings of the alarm that are to come from groups that were removed.
+    false_alarms: u64,
     /// Groups are named in the order they are made.
     groups: u64,
 }
@@ -141,6 +143,7 @@ impl Launcher {
                 pool: Pool::new(preparation.pool),
                 quiet_since: Instant::now(),
                 alarm_until: None,
+                false_alarms: 0,
                 groups: 0,
             })),
             Err(fault) => {
@@ -156,14 +159,14 @@ impl Launcher {
         drop(fs::write("/proc/self/oom_score_adj", "500"));
         let root = rustix::process::geteuid().is_root();
         enter_namespaces(root)?;
-        template::build(&preparation.hosts)?;
+        let namespaces = template::build(&preparation.hosts)?;
         let driver = cgroup::detect(
             Path::new(template::HOST),
             &preparation.instance,
             preparation.server_pid,
         );
         let offers = offers(&driver, root);
-        let birthplace = Birthplace::new(root, offers.landlock_abi);
+        let birthplace = Birthplace::new(root, offers.landlock_abi, namespaces);
         if let Err(fault) = wire::send(server, &Reply::Prepared(offers), &[]).at("send") {
             // The server has gone already: nothing is left of what was made for it.
             if let Ok(driver) = &driver {
@@ -174,7 +177,14 @@ impl Launcher {
         Ok(Ready { children, birthplace, driver: driver.ok() })
     }
 
+    /// However the talk with the server ends, what it started ends with it.
     fn serve(mut self) -> Result<(), Fault> {
+        let talked = self.talk();
+        self.end();
+        talked
+    }
+
+    fn talk(&mut self) -> Result<(), Fault> {
         loop {
             let tidings = self.wait()?;
             if tidings.children {
@@ -188,7 +198,7 @@ impl Launcher {
                 continue;
             }
             let request = wire::receive::<Request>(&self.server);
-            if !matches!(request, Ok(Some((Request::Count, _)))) {
+            if !matches!(request, Ok(Some((Request::Count(_), _)))) {
                 self.quiet_since = Instant::now();
             }
             match request {
@@ -200,17 +210,14 @@ impl Launcher {
                     let surplus = self.pool.remember(&shape, &spec.limits);
                     self.retire(surplus);
                 }
-                Ok(Some((Request::Count, _))) => {
-                    let count = Reply::Blanks(self.pool.count());
+                Ok(Some((Request::Count(request), _))) => {
+                    let count = Reply::Blanks { request, count: self.pool.count() };
                     wire::send(&self.server, &count, &[]).at("answer the server")?;
                 }
                 Ok(Some((Request::Prepare(_), _))) | Err(_) => {
                     return Err(rustix::io::Errno::PROTO).at("receive a request");
                 }
-                Ok(None) => {
-                    self.end();
-                    return Ok(());
-                }
+                Ok(None) => return Ok(()),
             }
         }
     }
@@ -219,7 +226,7 @@ impl Launcher {
     fn wait(&mut self) -> Result<Tidings, Fault> {
         // A directory of each controller takes a while: not while somebody waits for a jail.
         if self.quiet_since.elapsed() >= QUIET || self.leftover.len() > MOST_LEFTOVER {
-            self.leftover.retain_mut(|group| !group.remove());
+            self.remove_leftover();
         }
         let timeout = self.due().map(|wait| Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
@@ -241,6 +248,14 @@ impl Launcher {
             children: told(1),
             alarm: told(2) || self.alarm_until.is_some(),
         })
+    }
+
+    /// The kernel rings the alarm of a memory group that is removed, too.
+    fn remove_leftover(&mut self) {
+        let counted = |groups: &[Group]| groups.iter().filter(|group| group.has_memory()).count();
+        let before = counted(&self.leftover);
+        self.leftover.retain_mut(|group| !group.remove());
+        self.false_alarms += (before - counted(&self.leftover)) as u64;
     }
 
     /// How long until there is something to do unasked.
@@ -375,7 +390,15 @@ impl Launcher {
         let mut count = [0_u8; 8];
         let alarm = self.driver.as_ref().and_then(|driver| driver.memory_alarm());
         if alarm.is_some_and(|alarm| rustix::io::read(alarm, &mut count).is_ok()) {
-            self.alarm_until = Some(now + ALARM_LASTS);
+            let rung = u64::from_ne_bytes(count);
+            let falsely = rung.min(self.false_alarms);
+            self.false_alarms -= falsely;
+            if rung > falsely {
+                self.alarm_until = Some(now + ALARM_LASTS);
+            }
+        }
+        if self.alarm_until.is_none() {
+            return;
         }
         if self.alarm_until.is_some_and(|until| until < now) {
             self.alarm_until = None;

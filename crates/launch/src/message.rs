@@ -20,8 +20,8 @@ pub enum Request {
     Start(Box<Spec>),
     /// Keep blank jails for specs like this one. Nothing is started.
     Warm(Box<Spec>),
-    /// Answered by [`Reply::Blanks`].
-    Count,
+    /// Answered by [`Reply::Blanks`] with the same number.
+    Count(u64),
 }
 
 /// What the launcher must know before the first jail.
@@ -66,7 +66,10 @@ pub enum Reply {
         fault: Fault,
     },
     /// Blank jails that are ready.
-    Blanks(u64),
+    Blanks {
+        request: u64,
+        count: u64,
+    },
     /// The preparation failed: no jail can be made.
     Unfit(Fault),
 }

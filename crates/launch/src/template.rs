@@ -14,6 +14,7 @@
 use std::fs;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
     mount_bind_recursive, mount_change, open_tree, unmount,
 };
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sys::{MountAttributes, Reach, restrict_mount};
 
 use crate::message::{At as _, Fault};
@@ -60,10 +62,54 @@ const ETC_DIRECTORIES: [&str; 2] = ["alternatives", "ld.so.conf.d"];
 /// The user inside every jail.
 pub(crate) const USER_ID: u32 = 1000;
 
+/// The launcher's two mount namespaces.
+///
+/// A jail is born with a copy of the mounts its launcher sees, and then leaves them: both cost by the
+/// mount. So jails are born where there is little to see.
+pub(crate) struct Namespaces {
+    /// With the machine below `/host`.
+    home: OwnedFd,
+    /// With the template only.
+    nursery: OwnedFd,
+}
+
+impl Namespaces {
+    /// Goes where jails are born.
+    pub(crate) fn enter_nursery(&self) -> Result<(), Fault> {
+        enter(&self.nursery)
+    }
+
+    /// Comes back.
+    pub(crate) fn go_home(&self) -> Result<(), Fault> {
+        enter(&self.home)
+    }
+
+    /// Makes the nursery: a copy of the namespace this process is in, without the machine.
+    fn make() -> Result<Self, Fault> {
+        let home = own_namespace()?;
+        sys::unshare(sys::Namespaces::MOUNT).at("make a mount namespace for births")?;
+        unmount(HOST, UnmountFlags::DETACH).at("leave the machine out of the nursery")?;
+        let namespaces = Self { home, nursery: own_namespace()? };
+        namespaces.go_home()?;
+        Ok(namespaces)
+    }
+}
+
+fn own_namespace() -> Result<OwnedFd, Fault> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    openat2(CWD, "/proc/self/ns/mnt", flags, Mode::empty(), ResolveFlags::empty())
+        .at("open the mount namespace")
+}
+
+fn enter(namespace: &OwnedFd) -> Result<(), Fault> {
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Mount))
+        .at("enter a mount namespace")
+}
+
 /// Builds the tree and makes it this process's root.
 ///
 /// The process must have a mount namespace of its own.
-pub(crate) fn build(hosts: &[(String, IpAddr)]) -> Result<(), Fault> {
+pub(crate) fn build(hosts: &[(String, IpAddr)]) -> Result<Namespaces, Fault> {
     // Nothing of ours shows outside, and nothing from outside arrives later.
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).at("make the launcher's mounts private")?;
@@ -81,7 +127,8 @@ pub(crate) fn build(hosts: &[(String, IpAddr)]) -> Result<(), Fault> {
     let root = open(jail).at("open the jail's root")?;
     let closed =
         MountAttributes::READ_ONLY.and(MountAttributes::NO_SUID).and(MountAttributes::NO_DEVICES);
-    restrict_mount(root, closed, Reach::One).at("close the jail's root")
+    restrict_mount(root, closed, Reach::One).at("close the jail's root")?;
+    Namespaces::make()
 }
 
 fn enter_own_root() -> Result<(), Fault> {
@@ -224,12 +271,12 @@ fn tmpfs(target: &Path, options: &std::ffi::CStr) -> rustix::io::Result<()> {
     mount("tmpfs", target, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, options)
 }
 
-fn open(path: &Path) -> rustix::io::Result<std::os::fd::OwnedFd> {
+fn open(path: &Path) -> rustix::io::Result<OwnedFd> {
     open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLOEXEC)
 }
 
 /// A detached copy of a directory of the host, to be moved into a jail.
-pub(crate) fn detached(path: &Path) -> Result<std::os::fd::OwnedFd, Fault> {
+pub(crate) fn detached(path: &Path) -> Result<OwnedFd, Fault> {
     let step = || format!("open the directory {}", path.display());
     // The caller has resolved the path. A link on it by now was put there since, perhaps by a jail.
     let how = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -15,7 +15,7 @@ use super::capture::{Head, Lines};
 use super::result::{ExecResult, NetworkUse, ResourceStats, signal_name};
 use super::service::{Live, LiveRows, Steer};
 use crate::metrics::Metrics;
-use crate::network::Served;
+use crate::network::{Served, SteerError};
 
 /// How often statistics are taken of what runs.
 const SAMPLE: Duration = Duration::from_millis(500);
@@ -28,6 +28,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// command's end its row waits for it.
 const STALL: Duration = Duration::from_secs(60);
 const ROW_WAITS: Duration = Duration::from_secs(2);
+
+/// How long a jail may take to listen on the ports of a new policy. Its deadline waits meanwhile.
+const STEER: Duration = Duration::from_secs(5);
 
 /// A pipe's worth.
 const CHUNK: usize = 64 * 1024;
@@ -229,7 +232,8 @@ async fn end(
             () = stop.cancelled() => Ended::ServerStops,
             Some((policy, told)) = steered.recv() => {
                 // Whoever asked may have gone; the policy is in force all the same.
-                drop(told.send(served.steer(jail, policy).await));
+                let steered = timeout(STEER, served.steer(jail, policy)).await;
+                drop(told.send(steered.unwrap_or(Err(SteerError::Slow))));
                 continue;
             }
             _ = ticks.tick() => {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use super::{PARENT, SERVER};
+
 /// Our own group in each hierarchy, as a path of the host.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Layout {
@@ -31,7 +33,7 @@ fn parse(mounts: &str, groups: &str, root: &Path) -> Layout {
             let Ok(rest) = group.strip_prefix(mount.root) else { continue };
             let own = if rest.as_os_str().is_empty() { point.clone() } else { point.join(rest) };
             if controllers.is_empty() && mount.kind == "cgroup2" {
-                layout.v2.get_or_insert(own);
+                layout.v2.get_or_insert(before_moving(own));
                 continue;
             }
             for controller in controllers.split(',').filter(|name| !name.starts_with("name=")) {
@@ -42,6 +44,15 @@ fn parse(mounts: &str, groups: &str, root: &Path) -> Layout {
         }
     }
     layout
+}
+
+/// The group we were started in, also if an engine of this process has moved us into a leaf below it.
+fn before_moving(own: PathBuf) -> PathBuf {
+    let leaf = Path::new(PARENT).join(SERVER);
+    match own.ancestors().nth(2) {
+        Some(origin) if own.ends_with(leaf) => origin.to_owned(),
+        _ => own,
+    }
 }
 
 /// A line of `/proc/self/cgroup`: `4:memory:/user.slice`.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::{
-    Controllers, Driver, Group, PARENT, Place, Version, disks, layout, make_instance, write,
+    Controllers, Driver, Group, PARENT, Place, SERVER, Version, disks, layout, make_instance, write,
 };
 use crate::message::{At as _, Fault, Limits};
 use crate::mutation::{Protection, keeps};
@@ -45,7 +45,7 @@ impl V2 {
         if hand_down(&seen, &controllers).is_err() {
             // The kernel hands controllers down only from a group without processes of its own
             // (but for the root): ours move into a leaf beside the jails.
-            let leaf = parent.join("server");
+            let leaf = parent.join(SERVER);
             fs::create_dir_all(&leaf).at("make a cgroup for the server")?;
             write(&leaf, "cgroup.procs", server_pid)?;
             write(&leaf, "cgroup.procs", 0)?;

@@ -27,11 +27,6 @@ pub(super) struct Outcome(pub(super) OwnedFd);
 impl Outcome {
     /// Waits until the command runs; the errno if it could not be executed (it exits then as a
     /// shell would say), an error if it was not confined.
-    pub(super) fn outcome(&self) -> Result<Option<i32>, Fault> {
-        self.read()
-    }
-
-    /// See [`Outcome::outcome`].
     pub(super) fn read(&self) -> Result<Option<i32>, Fault> {
         let mut said = [0; 5];
         let length = rustix::io::retry_on_intr(|| rustix::io::read(&self.0, &mut said));

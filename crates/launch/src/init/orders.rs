@@ -106,7 +106,7 @@ impl Commands {
 
     fn announce_one(&mut self, born: Born, report: &OwnedFd) {
         let Born { process, outcome, terminal } = born;
-        match outcome.outcome() {
+        match outcome.read() {
             Ok(not_executed) => {
                 let lent: Vec<BorrowedFd<'_>> = terminal.iter().map(AsFd::as_fd).collect();
                 say(report, &Report::Started { process, not_executed }, &lent);
@@ -211,7 +211,7 @@ impl Commands {
         }
     }
 
-    /// Half behind them it starts nothing, now or later.
+    /// A step that fails is tried again with the next command: none is started before all hold.
     fn go_behind_walls(&mut self) -> Result<(), Fault> {
         let Some(Ahead { walls, filter }) = &self.walls else { return Ok(()) };
         confine::landlock(walls)?;

@@ -95,7 +95,15 @@ fn wait(socket: &OwnedFd, outcome: &OwnedFd, shape: &Shape, birthplace: &Birthpl
         sys::exit(1);
     }
     let told = wire::receive::<Go>(socket);
-    let Ok(Some((go, descriptors))) = told else { sys::exit(1) };
+    let (go, descriptors) = match told {
+        Ok(Some(told)) => told,
+        // Init has gone, or sends us away: nobody asks.
+        Ok(None) => sys::exit(1),
+        Err(error) => {
+            report(outcome, AT_STAGE, error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
+            sys::exit(1)
+        }
+    };
     let late = Late { walls: (!whole).then_some(&walls), filter: strict.then_some(filter) };
     become_command(&go, descriptors, &late, outcome)
 }
