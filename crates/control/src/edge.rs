@@ -155,8 +155,8 @@ impl From<crate::exec::ExecError> for ApiError {
             E::Steer(SteerError::Plan(_) | SteerError::LowPort(_)) => {
                 Self::new(Kind::Invalid, error)
             }
-            E::Steer(SteerError::Slow) => Self::new(Kind::Conflict, error),
-            E::Steer(SteerError::Listen(..) | SteerError::Serve(_)) => Self::internal(error),
+            E::Steer(SteerError::Slow | SteerError::Listen(..)) => Self::new(Kind::Conflict, error),
+            E::Steer(SteerError::Serve(_)) => Self::internal(error),
             E::TooMany => Self::new(Kind::TooMany, error),
             E::Plan(_) | E::NoRuntime(..) | E::Flavor(FlavorError::Unknown(_)) => {
                 Self::new(Kind::Invalid, error)

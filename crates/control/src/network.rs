@@ -167,11 +167,11 @@ pub enum SteerError {
         "port {0} cannot be added to a jail that runs: ports below 1024 must be allowed from the start"
     )]
     LowPort(u16),
-    #[error("could not listen on port {0} in the jail")]
+    #[error("the list is in force, but port {0} is in use inside the jail and cannot be served")]
     Listen(u16, #[source] jail::OrderError),
     #[error("could not serve the jail's network")]
     Serve(#[from] io::Error),
-    #[error("the jail is too busy to listen on more ports; the old list is still in force")]
+    #[error("the list is in force, but the jail is too busy to listen on the ports that it adds")]
     Slow,
 }
 
@@ -180,14 +180,13 @@ impl Served {
     pub async fn steer(&mut self, jail: &Jail, policy: Policy) -> Result<usize, SteerError> {
         let ports = self.ports.as_mut().ok_or(SteerError::NoGate)?;
         refuse_taken(&policy, self.phantom.as_ref())?;
-        // First everything that can fail: then the old policy stays as it was.
-        for port in policy.ports() {
-            if ports.contains(&port) {
-                continue;
-            }
-            if port < 1024 {
-                return Err(SteerError::LowPort(port));
-            }
+        let added: Vec<u16> = policy.ports().difference(ports).copied().collect();
+        if let Some(low) = added.iter().find(|port| **port < 1024) {
+            return Err(SteerError::LowPort(*low));
+        }
+        // What is taken away is taken away first: a jail that sits on a port must not keep others.
+        let cut = self.gate.replace(policy);
+        for port in added {
             let address = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port);
             let listener = Listener { transport: Transport::Tcp, address };
             let socket =
@@ -195,7 +194,7 @@ impl Served {
             self.gate.serve_any(stream_listener(socket)?);
             ports.insert(port);
         }
-        Ok(self.gate.replace(policy))
+        Ok(cut)
     }
 
     /// What went through, and what did not; of a jail with an allowlist.

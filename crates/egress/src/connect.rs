@@ -14,9 +14,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 
-use crate::gate::{Client, Refusal, Rules, Target, tunnel_tls};
+use crate::gate::{Client, Refusal, Rules, Target, relay_out, tunnel_tls};
+use crate::plain_http;
 use crate::plain_http::{Body, Upstream, builder, refused};
-use crate::{plain_http, relay};
 
 /// Serves one connection of the proxy.
 pub(crate) async fn serve(rules: Arc<Rules>, stream: Client) {
@@ -71,7 +71,7 @@ async fn run_tunnel(
         _ => {}
     }
     let upstream = rules.dial(target, port).await?;
-    Ok(relay::relay(client, upstream).await?)
+    relay_out(client, upstream).await
 }
 
 /// The port of an authority. One that was written and is none is not the default.

@@ -172,8 +172,8 @@ impl Gate {
         self.rules.meter.traffic()
     }
 
-    /// What was refused so far.
-    pub fn refused(&self) -> Vec<Refused> {
+    /// What was refused so far; and how many refusals came after as many as are remembered.
+    pub fn refused(&self) -> (Vec<Refused>, u64) {
         self.rules.refusals.all()
     }
 
@@ -446,8 +446,20 @@ async fn transparent(rules: &Arc<Rules>, mut stream: Client) -> Result<(), Refus
         443 => tunnel_tls(rules, &mut stream, &target, port).await,
         _ => {
             let upstream = rules.dial(&target, port).await?;
-            Ok(relay::relay(stream, upstream).await?)
+            relay_out(stream, upstream).await
         }
+    }
+}
+
+/// Relays until both have ended, or policy does not allow it any more: also when nothing moves.
+pub(crate) async fn relay_out(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    upstream: Out,
+) -> Result<(), Refusal> {
+    let cut = upstream.is_cut();
+    tokio::select! {
+        relayed = relay::relay(client, upstream) => Ok(relayed?),
+        () = cut => Ok(()),
     }
 }
 
@@ -462,7 +474,7 @@ pub(crate) async fn tunnel_tls(
     let opening = opening.unwrap_or(Err(Refusal::Silent))?;
     let mut upstream = rules.dial(target, port).await?;
     upstream.write_all(&opening).await?;
-    Ok(relay::relay(stream, upstream).await?)
+    relay_out(stream, upstream).await
 }
 
 /// Reads until the ClientHello is whole and says what it must; gives what was read.

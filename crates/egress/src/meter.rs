@@ -112,7 +112,7 @@ pub(crate) struct Metered<S> {
     waits: [Option<Pin<Box<Sleep>>>; 2],
     /// Ends both, when policy does not allow the connection any more.
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _passage: Passage,
+    passage: Passage,
 }
 
 impl<S: std::fmt::Debug> std::fmt::Debug for Metered<S> {
@@ -124,7 +124,12 @@ impl<S: std::fmt::Debug> std::fmt::Debug for Metered<S> {
 impl<S> Metered<S> {
     pub(crate) fn new(stream: S, meter: Arc<Meter>, passage: Passage) -> Self {
         let cut = Box::pin(passage.is_cut());
-        Self { stream, meter, waits: [None, None], cut, _passage: passage }
+        Self { stream, meter, waits: [None, None], cut, passage }
+    }
+
+    /// Completes when policy does not allow the connection any more.
+    pub(crate) fn is_cut(&self) -> impl Future<Output = ()> + Send + use<S> {
+        self.passage.is_cut()
     }
 
     /// Waits until what was moved before is paid for.

@@ -138,10 +138,16 @@ impl Upstream {
 
 async fn open(rules: &Rules, target: &Target, port: u16) -> Result<SendRequest<Incoming>, Refusal> {
     let stream = rules.dial(target, port).await?;
+    let cut = stream.is_cut();
     let (sender, connection) = client::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| Refusal::Broken(std::io::Error::other(error)))?;
-    rules.spawn(async move { drop(connection.with_upgrades().await) });
+    rules.spawn(async move {
+        tokio::select! {
+            _ = connection.with_upgrades() => {}
+            () = cut => {}
+        }
+    });
     Ok(sender)
 }
 

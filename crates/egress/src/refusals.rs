@@ -4,8 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::policy::Protocol;
 
-/// Different refusals remembered of one jail. What comes after is counted only.
-const MOST: usize = 128;
+/// Different refusals remembered of one jail, of each protocol: look-ups must not crowd out
+/// connections. What comes after is counted only.
+const MOST: usize = 64;
 
 /// Why something was refused: stable words, for programs to act on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -69,11 +70,18 @@ pub struct Refused {
 
 /// The refusals of one jail, in the order they first came.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(Mutex<Vec<Refused>>);
+pub(crate) struct Refusals(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    all: Vec<Refused>,
+    more: u64,
+}
 
 impl Refusals {
     pub(crate) fn add(&self, reason: Reason, protocol: Protocol, host: &str, port: u16) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Known { all, more } = &mut *known;
         let same = |known: &&mut Refused| {
             known.reason == reason
                 && known.protocol == protocol
@@ -84,15 +92,19 @@ impl Refusals {
             known.count += 1;
             return;
         }
-        if all.len() < MOST {
+        if all.iter().filter(|known| known.protocol == protocol).count() < MOST {
             let rule = rule(reason, host, port);
             tracing::debug!(reason = reason.as_str(), host, port, "egress refused");
             all.push(Refused { reason, protocol, host: host.to_owned(), port, rule, count: 1 });
+        } else {
+            *more += 1;
         }
     }
 
-    pub(crate) fn all(&self) -> Vec<Refused> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// Those remembered, and how many came that were not.
+    pub(crate) fn all(&self) -> (Vec<Refused>, u64) {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (known.all.clone(), known.more)
     }
 }
 
@@ -120,12 +132,13 @@ mod tests {
             refusals.add(Reason::HostNotAllowed, Protocol::Tcp, "a.example", 443);
         }
         refusals.add(Reason::PortNotAllowed, Protocol::Tcp, "2001:db8::1", 22);
-        let all = refusals.all();
+        let (all, _) = refusals.all();
         assert_eq!((all[0].count, all[0].rule.as_deref()), (3, Some("a.example")));
         assert_eq!(all[1].rule.as_deref(), Some("[2001:db8::1]:22"));
         for n in 0..1000 {
             refusals.add(Reason::UdpNotAllowed, Protocol::Udp, &format!("h{n}"), 443);
         }
-        assert_eq!(refusals.all().len(), MOST);
+        let (all, more) = refusals.all();
+        assert_eq!((all.len(), more), (2 + MOST, 1000 - MOST as u64));
     }
 }

@@ -43,7 +43,11 @@ fn pid_namespace() -> String {
 fn start_time(pid: u32) -> io::Result<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The name, field 2, may itself hold spaces and parentheses: count from its end.
-    let fields = stat.rsplit_once(')').map(|(_, rest)| rest);
+    let fields = stat.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    // Dead, and not yet reaped by a parent that takes its time.
+    if fields.is_some_and(|fields| fields.starts_with(['Z', 'X'])) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
     let start = fields.and_then(|fields| fields.split_whitespace().nth(19));
     start.map(str::to_owned).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }

@@ -51,6 +51,13 @@ enum Check {
         argument: Argument,
         values: &'static [u32],
     },
+    /// `Not`, but only if `with` is `equal`.
+    NotWith {
+        argument: Argument,
+        values: &'static [u32],
+        with: Argument,
+        equal: u32,
+    },
     OneOf {
         argument: Argument,
         values: &'static [u32],

@@ -21,8 +21,23 @@ pub fn child_signals() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// `struct sigaction` as the kernel of x86-64 takes it.
+#[repr(C)]
+struct KernelAction {
+    handler: libc::sighandler_t,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+const _: () = assert!(size_of::<KernelAction>() == 32);
+
+/// `_NSIG` on Linux.
+const LAST_SIGNAL: libc::c_int = 64;
+
 /// Gives the next program the signals a program expects: none blocked, none ignored. (The Rust
-/// runtime ignores `SIGPIPE`, and an ignored signal stays ignored across `exec`.)
+/// runtime ignores `SIGPIPE`, whoever started us may have ignored others, and an ignored signal stays
+/// ignored across `exec`.)
 pub fn restore_signals() -> io::Result<()> {
     let mut empty = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigemptyset` initialises what it is given.
@@ -31,9 +46,21 @@ pub fn restore_signals() -> io::Result<()> {
     if unsafe { libc::sigprocmask(libc::SIG_SETMASK, empty.as_ptr(), ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: `SIG_DFL` is a disposition, not a function: nothing of ours will be called.
-    if unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) } == libc::SIG_ERR {
-        return Err(io::Error::last_os_error());
+    let default = KernelAction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+    for signal in 1..=LAST_SIGNAL {
+        // By the system call: libc keeps two signals to itself. It is refused for SIGKILL and SIGSTOP,
+        // which cannot be ignored.
+        // SAFETY: `default` is a whole `struct sigaction` of the kernel's, alive during the call, with
+        // no handler that could be called; the old one is not asked for; the set has 8 bytes.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                ptr::null_mut::<KernelAction>(),
+                size_of::<u64>(),
+            )
+        };
     }
     Ok(())
 }

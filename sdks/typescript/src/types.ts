@@ -73,8 +73,10 @@ export interface NetworkUse {
   sent_bytes: number;
   received_bytes: number;
   connections: number;
-  /** In the order they first came; at most 128. */
+  /** In the order they first came; at most 64 of each protocol. */
   refused: RefusedUse[];
+  /** Refusals beyond those. */
+  refused_more: number;
 }
 
 /** Something a jail wanted to reach and did not. */

@@ -99,6 +99,6 @@ test("the allowlist of a running jail is replaced", async () => {
   assert.deepEqual(await aj.jails.setNetwork(row.id, { domains: ["b.test"] }), { domains: ["b.test"], cut: 0 });
   await assert.rejects(aj.jails.setNetwork(row.id, { domains: ["a b"] }), (error) => error.status === 400);
   const { network } = await running;
-  assert.deepEqual(network, { sent_bytes: 0, received_bytes: 0, connections: 0, refused: [] });
+  assert.deepEqual(network, { sent_bytes: 0, received_bytes: 0, connections: 0, refused: [], refused_more: 0 });
   await assert.rejects(aj.jails.setNetwork(row.id, { domains: [] }), (error) => error.status === 409);
 });

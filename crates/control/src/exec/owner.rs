@@ -124,7 +124,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     };
     // What could write is dead: its place is free, though a client may still be reading.
     let network = served.used();
-    drop((served, place));
+    drop((served, steered, place));
     if !output_ended {
         // All that is left is in the pipes.
         let limit = if sink.is_stream() { ROW_WAITS } else { DRAIN };

@@ -77,8 +77,10 @@ pub struct NetworkUse {
     pub sent_bytes: u64,
     pub received_bytes: u64,
     pub connections: u64,
-    /// In the order they first came; at most 128.
+    /// In the order they first came; at most 64 of each protocol.
     pub refused: Vec<RefusedUse>,
+    /// Refusals beyond those.
+    pub refused_more: u64,
 }
 
 /// Something the jail wanted to reach and did not.
@@ -98,7 +100,10 @@ pub struct RefusedUse {
 
 impl NetworkUse {
     /// As shown to a caller.
-    pub fn new(traffic: egress::Traffic, refused: Vec<egress::Refused>) -> Self {
+    pub fn new(
+        traffic: egress::Traffic,
+        (refused, refused_more): (Vec<egress::Refused>, u64),
+    ) -> Self {
         let shown = |refused: egress::Refused| RefusedUse {
             reason: refused.reason.as_str(),
             protocol: refused.protocol.as_str(),
@@ -112,6 +117,7 @@ impl NetworkUse {
             received_bytes: traffic.received_bytes,
             connections: traffic.connections,
             refused: refused.into_iter().map(shown).collect(),
+            refused_more,
         }
     }
 }

@@ -95,6 +95,14 @@ async fn memory_is_limited_and_running_out_is_told() {
 }
 
 #[tokio::test]
+async fn a_signal_that_our_parent_ignored_is_not_ignored_inside() {
+    let script = "trap '' TERM HUP USR1; exec \"$0\" run -- grep SigIgn /proc/self/status";
+    let output =
+        Command::new("sh").args(["-c", script]).arg(e2e::program()).output().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "SigIgn:\t0000000000000000");
+}
+
+#[tokio::test]
 async fn a_signal_reaches_the_command() {
     let mut child = Command::new(e2e::program())
         .args([

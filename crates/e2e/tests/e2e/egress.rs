@@ -147,6 +147,15 @@ async fn what_a_jail_sends_and_receives_is_counted_and_limited() {
     let said = Run::new(&few).command(&["python3", "-c", many, &port]).await;
     assert_eq!(json_of(&said)["stdout"], "2\n", "{said:?}");
     assert_eq!(json_of(&said)["network"]["refused"][0]["reason"], "rate-limit");
+    // One at a time, on any of the ports, tunnels included.
+    let one = [&base[..], &["--net-connections", "1"]].concat();
+    let two = "import socket,sys\np=int(sys.argv[1])\n\
+        def direct():\n s=socket.create_connection(('db.test',p),5); s.settimeout(0.5); s.sendall(b'x')\n try: return s, s.recv(1)==b'x'\n except OSError: return s, False\n\
+        def tunnel():\n s=socket.create_connection(('127.0.0.1',3128),5); s.settimeout(0.5); s.sendall(f'CONNECT db.test:{p} HTTP/1.1\\r\\nHost: db.test:{p}\\r\\n\\r\\n'.encode())\n try: return s, b' 200' in s.recv(99)\n except OSError: return s, False\n\
+        a=direct(); b=tunnel(); a[0].close(); b[0].close()\n\
+        c=tunnel(); d=direct(); print(a[1], b[1], c[1], d[1])";
+    let said = Run::new(&one).command(&["python3", "-c", two, &port]).await;
+    assert_eq!(json_of(&said)["stdout"], "True False True False\n", "{said:?}");
 }
 
 #[tokio::test]
@@ -223,6 +232,44 @@ async fn a_policy_is_replaced_while_the_jail_runs() {
         reasons.contains(&"port-not-allowed") && reasons.contains(&"host-not-allowed"),
         "{reasons:?}"
     );
+}
+
+/// On a kept HTTP connection, every request is judged by the policy there is then.
+#[tokio::test]
+async fn a_kept_connection_does_not_outlive_the_policy() {
+    let upstream = e2e::upstream::Upstream::on(TcpListener::bind("127.82.0.13:80").await.unwrap());
+    let house = House::with(&[
+        "--egress-resolve",
+        "web.test=127.82.0.13",
+        "--egress-allow-private",
+        "127.0.0.0/8",
+    ])
+    .await;
+    let code = "import socket,time\n\
+        s=socket.create_connection(('web.test',80),5); s.settimeout(5)\n\
+        while True:\n\
+        \x20s.sendall(b'GET /v1/models HTTP/1.1\\r\\nHost: web.test\\r\\n\\r\\n'); time.sleep(0.1)\n\
+        \x20print(s.recv(65536).split(b' ')[1].decode(), flush=True)\n";
+    let network = json!({ "mode": "allowlist", "domains": ["web.test"] });
+    let body =
+        json!({ "language": "python", "code": code, "network": network, "timeout_secs": 60 });
+    let mut running = JoinSet::new();
+    running.spawn(house.request(As("acme-key"), Method::POST, "/v1/runs").json(&body).send());
+    let stdout = async || {
+        let (_, jails) = house.get(As("acme-key"), "/v1/jails?limit=1").await;
+        let row = jails["rows"][0].clone();
+        (row["id"].as_i64().unwrap_or(0), row["stdout"].as_str().unwrap_or_default().to_owned())
+    };
+    eventually("it is answered", async || stdout().await.1.contains("200")).await;
+    let path = format!("/v1/jails/{}/network", stdout().await.0);
+    let request = house.request(As("acme-key"), Method::PUT, &path).json(&json!({ "domains": [] }));
+    assert_eq!(e2e::house::answer(request.send().await.unwrap()).await.0, 200);
+    eventually("it is refused", async || {
+        let said = stdout().await.1;
+        said.ends_with("403\n") && !said[said.find("403").unwrap()..].contains("200")
+    })
+    .await;
+    drop(upstream);
 }
 
 #[tokio::test]

@@ -90,6 +90,13 @@ fn checked(check: Check, otherwise: Action) -> Vec<Instruction> {
             }
             code
         }
+        Check::NotWith { argument, values, with, equal } => {
+            let not = checked(Check::Not { argument, values }, otherwise);
+            let skip = u8::try_from(not.len()).expect("a check has few values");
+            let mut code = vec![load(with), branch(IF_EQUAL, equal, 0, skip)];
+            code.extend(not);
+            code
+        }
         Check::OneOf { argument, values } => {
             let mut code = vec![load(argument)];
             code.extend(one_of(values, otherwise));

@@ -32,6 +32,15 @@ const CLONE: Verdict = Verdict::If(Check::NoneOf { argument: Argument(0), bits: 
 /// kernel takes the command as 32 bits, so the check must, too: CVE-2019-10063.
 const IOCTL: Verdict = Verdict::If(Check::Not { argument: Argument(1), values: &[0x5412, 0x541c] });
 
+/// No keys for TCP's signatures (`TCP_MD5SIG`, `TCP_MD5SIG_EXT`, `TCP_AO_ADD_KEY`, `TCP_AO_DEL_KEY`,
+/// `TCP_AO_INFO`): kernel memory that is in no limit, as much as there are sockets and keys.
+const SETSOCKOPT: Verdict = Verdict::If(Check::NotWith {
+    argument: Argument(2),
+    values: &[14, 32, 38, 39, 40],
+    with: Argument(1),
+    equal: 6,
+});
+
 /// Unix, IPv4 and IPv6 only, and of those no protocol that loads a kernel module (SCTP, DCCP): 0,
 /// TCP, UDP and MPTCP.
 const SOCKET: Verdict = Verdict::Network2(
@@ -150,7 +159,7 @@ pub(super) const TABLE: &[(u32, &str, Verdict)] = &[
     (51, "getsockname", ALLOW),
     (52, "getpeername", ALLOW),
     (53, "socketpair", SOCKETPAIR),
-    (54, "setsockopt", ALLOW),
+    (54, "setsockopt", SETSOCKOPT),
     (55, "getsockopt", ALLOW),
     (56, "clone", CLONE),
     (57, "fork", ALLOW),

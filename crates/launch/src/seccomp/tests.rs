@@ -37,6 +37,9 @@ fn naive(profile: Profile, call: &Call) -> u32 {
                 of(flags) & any == 0 || of(argument) & bits == 0
             }
             Check::Not { argument, values } => !values.contains(&of(argument)),
+            Check::NotWith { argument, values, with, equal } => {
+                of(with) != equal || !values.contains(&of(argument))
+            }
             Check::OneOf { argument, values } => values.contains(&of(argument)),
             Check::Masked { argument, mask, values } => values.contains(&(of(argument) & mask)),
         }
@@ -113,6 +116,16 @@ proptest! {
             prop_assert_eq!(evaluate(&filter(profile, UnixSockets::Allowed), &call).0, naive(profile, &call));
         }
     }
+}
+
+/// Keys of TCP's signatures are kernel memory that no limit counts.
+#[test]
+fn tcp_signatures_are_refused_and_other_options_are_not() {
+    for option in [14, 32, 38] {
+        assert_eq!(run(Profile::Standard, "setsockopt", [0, 6, option, 0, 0, 0]), EPERM);
+        assert_eq!(run(Profile::Standard, "setsockopt", [0, 1, option, 0, 0, 0]), ALLOWED);
+    }
+    assert_eq!(run(Profile::Standard, "setsockopt", [0, 6, 1, 0, 0, 0]), ALLOWED);
 }
 
 #[test]

@@ -92,3 +92,13 @@ async fn threads_work_in_both_profiles() {
         assert_eq!(said.stdout, "ok\n", "{profile}: {}", said.stderr);
     }
 }
+
+/// F11: keys of TCP's signatures are kernel memory that no limit counts.
+#[tokio::test]
+async fn kernel_memory_that_is_not_counted_cannot_be_had() {
+    let script = "import socket\nfor option in (14, 32, 38):\n s=socket.socket()\n try: s.setsockopt(6, option, bytes(216)); print('took', option)\n except PermissionError: pass";
+    for net in ["none", "loopback"] {
+        let said = Run::new(&["--net", net]).python(script).await;
+        assert_eq!((said.code, said.stdout.as_str()), (0, ""), "{said:?}");
+    }
+}
