@@ -23,6 +23,7 @@ use crate::instance;
 use crate::jail::{Jail, Running};
 use crate::link::{self, Link, LinkError, watched};
 use crate::pipes::{self, Pipes};
+use crate::program;
 
 /// How long a launcher may take to end the jails when the engine shuts down.
 const SHUTDOWN: Duration = Duration::from_secs(5);
@@ -123,6 +124,8 @@ struct Inner {
     config: Config,
     /// Of the cgroup that holds its jails.
     name: String,
+    /// The sealed copy that every launcher of this engine is started from.
+    program: OwnedFd,
     link: Mutex<Option<Arc<Link>>>,
     offers: Offers,
     next_jail: AtomicU64,
@@ -133,11 +136,13 @@ impl Engine {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         launch::cgroup::sweep(Path::new("/"), instance::is_alive);
         let name = instance::name();
-        let link = Arc::new(start_link(&config, &name).await?);
+        let program = program::sealed_copy(&config.program).map_err(LinkError::Start)?;
+        let link = Arc::new(start_link(&config, &name, &program).await?);
         let offers = link.offers.clone();
         Ok(Self(Arc::new(Inner {
             config,
             name,
+            program,
             link: Mutex::new(Some(link)),
             offers,
             next_jail: AtomicU64::new(1),
@@ -238,7 +243,7 @@ impl Engine {
         }
         // It finds the groups of the dead one's jails itself.
         tracing::warn!("the launcher died; starting another");
-        let link = Arc::new(start_link(&self.0.config, &self.0.name).await?);
+        let link = Arc::new(start_link(&self.0.config, &self.0.name, &self.0.program).await?);
         *current = Some(Arc::clone(&link));
         Ok(link)
     }
@@ -258,7 +263,7 @@ async fn sweep_own(own: &str) {
     }
 }
 
-async fn start_link(config: &Config, name: &str) -> Result<Link, LinkError> {
+async fn start_link(config: &Config, name: &str, program: &OwnedFd) -> Result<Link, LinkError> {
     let preparation = Preparation {
         hosts: config.hosts.clone(),
         instance: name.to_owned(),
@@ -266,7 +271,7 @@ async fn start_link(config: &Config, name: &str) -> Result<Link, LinkError> {
         pool: config.pool,
         left_out: config.left_out.clone(),
     };
-    Link::start(&config.program, preparation).await
+    Link::start(program, preparation).await
 }
 
 fn spec(jail: u64, start: &Start) -> Spec {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,8 +14,6 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-
-use crate::program;
 
 /// A reply and the pidfd that came with it.
 type Answer = Result<(u32, Option<launch::cgroup::Place>, OwnedFd), Fault>;
@@ -58,7 +55,10 @@ pub enum LinkError {
 
 impl Link {
     /// Starts a launcher and waits until it is ready.
-    pub(crate) async fn start(program: &Path, preparation: Preparation) -> Result<Self, LinkError> {
+    pub(crate) async fn start(
+        program: &OwnedFd,
+        preparation: Preparation,
+    ) -> Result<Self, LinkError> {
         let (ours, theirs) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -155,12 +155,11 @@ impl Drop for Link {
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is where the launcher itself is started")]
-fn start_process(program: &Path, socket: OwnedFd) -> io::Result<Child> {
+fn start_process(program: &OwnedFd, socket: OwnedFd) -> io::Result<Child> {
     use std::os::fd::AsRawFd as _;
-    let copy = program::sealed_copy(program)?;
     // The launcher's end is blocking: it has nothing else to do.
     rustix::io::ioctl_fionbio(&socket, false)?;
-    Command::new(format!("/proc/self/fd/{}", copy.as_raw_fd()))
+    Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .arg0(launch::Role::name())
         // No secret of ours is in its environment, and so in none of its children's memory.
         .env_clear()

@@ -131,7 +131,8 @@ async fn a_launcher_killed_200_times_under_load_leaves_nothing() {
         let pid = Pid::from_raw(launcher.cast_signed()).unwrap();
         kill_process(pid, Signal::KILL).unwrap();
         for init in inits.split_whitespace() {
-            let path = format!("/proc/{init}/ns/pid");
+            // Gone with the process, also while nobody has reaped it.
+            let path = format!("/proc/{init}/ns/net");
             eventually("its jails are gone", async || std::fs::read_link(&path).is_err()).await;
         }
     }
