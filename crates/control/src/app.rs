@@ -13,7 +13,9 @@ use crate::exec::Executor;
 use crate::keys::ApiKeys;
 use crate::metrics::Metrics;
 use crate::sessions::Sessions;
-use crate::{audit, credentials, edge, identity, jails, openapi, public, runs, sessions};
+use crate::{
+    audit, credentials, edge, identity, jail_network, jails, openapi, public, runs, sessions,
+};
 
 /// Everything a handler may call. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -69,7 +71,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/runs/stream", post(runs::stream))
         .route("/v1/jails", get(jails::list))
         .route("/v1/jails/{id}", get(jails::get))
-        .route("/v1/jails/{id}/network", put(jails::put_network))
+        .route("/v1/jails/{id}/network", put(jail_network::put))
         .route("/v1/audit", get(audit::list));
     edge::wrap(routes, app)
 }

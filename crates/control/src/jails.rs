@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use httpkit::{ApiError, Json as JsonBody, Kind, Path, Query};
+use httpkit::{ApiError, Kind, Path, Query};
 use ids::TenantId;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -12,7 +12,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::edge::internal;
-use crate::exec::{Live, ResourceStats, policy};
+use crate::exec::{Live, ResourceStats};
 use crate::openapi::ErrorBody;
 
 const DEFAULT_LIMIT: u32 = 50;
@@ -122,43 +122,6 @@ pub(crate) async fn get(
     let row = app.store.jail(caller.sees(None)?, id).await.map_err(internal)?;
     let row = row.ok_or_else(|| ApiError::said(Kind::NotFound, format!("jail {id}")))?;
     Ok(Json(with_live(&app, row)))
-}
-
-/// What a running jail may reach from now on.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(crate) struct NetworkPatch {
-    /// 0 to 32 entries, as in `network.domains` of a run; none closes everything.
-    domains: Vec<String>,
-}
-
-/// What became of it.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct NetworkPatched {
-    domains: Vec<String>,
-    /// Open connections that the new list does not allow, and that were cut.
-    cut: usize,
-}
-
-/// `PUT /v1/jails/{id}/network`
-#[utoipa::path(put, path = "/v1/jails/{id}/network", tag = "jails", params(("id" = i64, Path)),
-    request_body = NetworkPatch, responses(
-    (status = 200, description = "In force: for new connections, and for those open", body = NetworkPatched),
-    (status = 400, description = "An entry is wrong, or cannot be served", body = ErrorBody),
-    (status = 404, description = "There is none", body = ErrorBody),
-    (status = 409, description = "It has ended, or was started without an allowlist", body = ErrorBody),
-))]
-pub(crate) async fn put_network(
-    State(app): State<App>,
-    caller: Caller,
-    Path(id): Path<String>,
-    JsonBody(patch): JsonBody<NetworkPatch>,
-) -> Result<Json<NetworkPatched>, ApiError> {
-    let id: i64 = id.parse().map_err(|_| ApiError::said(Kind::Invalid, "invalid id"))?;
-    let row = app.store.jail(caller.sees(None)?, id).await.map_err(internal)?;
-    row.ok_or_else(|| ApiError::said(Kind::NotFound, format!("jail {id}")))?;
-    let policy = policy(&patch.domains)?;
-    let cut = app.executor.steer(id, policy).await?;
-    Ok(Json(NetworkPatched { domains: patch.domains, cut }))
 }
 
 /// A limit as sent, however large.

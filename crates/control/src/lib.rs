@@ -13,6 +13,7 @@ mod credentials;
 mod edge;
 mod exec;
 mod identity;
+mod jail_network;
 mod jails;
 mod keys;
 mod metrics;

@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use crate::{audit, credentials, identity, jails, public, runs, sessions};
+use crate::{audit, credentials, identity, jail_network, jails, public, runs, sessions};
 
 /// An error's body.
 #[derive(Debug, Serialize, ToSchema)]
@@ -21,7 +21,7 @@ pub(crate) struct ErrorBody {
         description = "Run coding agents and untrusted code in jails that never hold a real key.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    modifiers(&ApiKey),
+    modifiers(&ApiKey, &OperationIds),
     security(("api_key" = [])),
     paths(
         public::healthz, public::stats, public::metrics, serve,
@@ -29,7 +29,7 @@ pub(crate) struct ErrorBody {
         credentials::put, credentials::list, credentials::remove,
         sessions::create, sessions::list, sessions::get, sessions::close, sessions::exec, sessions::run,
         runs::create, runs::stream,
-        jails::list, jails::get, jails::put_network,
+        jails::list, jails::get, jail_network::put,
         audit::list,
     )
 )]
@@ -42,6 +42,23 @@ impl Modify for ApiKey {
         let components = document.components.get_or_insert_default();
         let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
         components.add_security_scheme("api_key", SecurityScheme::Http(bearer));
+    }
+}
+
+/// A handler's name is that of its verb; an operation's must be the only one of its name.
+struct OperationIds;
+
+impl Modify for OperationIds {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for item in document.paths.paths.values_mut() {
+            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                let tag = operation.tags.iter().flatten().next();
+                if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {
+                    operation.operation_id = Some(format!("{tag}_{id}"));
+                }
+            }
+        }
     }
 }
 

@@ -14,9 +14,11 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 
-use crate::gate::{Client, Refusal, Rules, Target, relay_out, tunnel_tls};
+use crate::client::Client;
+use crate::gate::{Refusal, Rules, Target};
 use crate::plain_http;
 use crate::plain_http::{Body, Upstream, builder, refused};
+use crate::tunnel::{relay_out, tunnel_tls};
 
 /// Serves one connection of the proxy.
 pub(crate) async fn serve(rules: Arc<Rules>, stream: Client) {

@@ -3,18 +3,17 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::client::Client;
 use crate::dial::{DialError, Dialler};
 use crate::host::HostName;
 use crate::meter::{Meter, Metered, Traffic, TrafficLimits};
@@ -22,8 +21,8 @@ use crate::passages::Passages;
 use crate::policy::{Policy, Protocol};
 use crate::refusals::{Reason, Refusals, Refused};
 use crate::standin::StandIns;
-use crate::tls::{self, Reading};
-use crate::{attempts, connect, dns, plain_http, relay};
+use crate::tunnel::{relay_out, tunnel_tls};
+use crate::{attempts, connect, dns, plain_http};
 
 /// Where a jail finds the HTTP proxy for tools that insist on one, at 127.0.0.1.
 pub const PROXY_PORT: u16 = 3128;
@@ -32,7 +31,7 @@ pub const PROXY_PORT: u16 = 3128;
 const MOST_CONNECTIONS: usize = 256;
 
 /// How long a client may take to say which host it wants.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The longest DNS message over TCP that is a question.
 const LONGEST_QUERY: usize = 4096;
@@ -43,42 +42,6 @@ pub struct GateConfig {
     pub policy: Policy,
     pub dialler: Dialler,
     pub limits: TrafficLimits,
-}
-
-/// A jail's connection, and its place among those the jail may have. Whoever holds the connection,
-/// also after an upgrade, holds the place.
-#[derive(Debug)]
-pub(crate) struct Client {
-    stream: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Client {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Client {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }
 
 /// A connection out.
@@ -180,7 +143,7 @@ impl Gate {
     /// Serves a listener on which any destination address arrives.
     pub fn serve_any(&self, listener: TcpListener) {
         self.accept(listener, |rules, stream| async move {
-            let destination = stream.stream.local_addr();
+            let destination = stream.destination();
             // The jail sees a reset, as from a host that refuses.
             if let (Err(refusal), Ok(destination)) =
                 (transparent(&rules, stream).await, destination)
@@ -250,7 +213,7 @@ impl Gate {
                 };
                 // After the connection: a listener that nobody dials must not hold a place.
                 let Ok(place) = Arc::clone(&rules.places).acquire_owned().await else { return };
-                let client = Client { stream, _place: place };
+                let client = Client::new(stream, place);
                 rules.spawn(serve(Arc::clone(&rules), client));
             }
         });
@@ -429,12 +392,12 @@ impl Rules {
 }
 
 async fn transparent(rules: &Arc<Rules>, mut stream: Client) -> Result<(), Refusal> {
-    let destination = stream.stream.local_addr()?;
+    let destination = stream.destination()?;
     let port = destination.port();
     let target = match rules.target(destination) {
         Ok(target) => target,
         Err(refusal) => {
-            drop(stream.stream.set_zero_linger());
+            stream.end_by_reset();
             return Err(refusal);
         }
     };
@@ -448,60 +411,6 @@ async fn transparent(rules: &Arc<Rules>, mut stream: Client) -> Result<(), Refus
             let upstream = rules.dial(&target, port).await?;
             relay_out(stream, upstream).await
         }
-    }
-}
-
-/// Relays until both have ended, or policy does not allow it any more: also when nothing moves.
-pub(crate) async fn relay_out(
-    client: impl AsyncRead + AsyncWrite + Unpin,
-    upstream: Out,
-) -> Result<(), Refusal> {
-    let cut = upstream.is_cut();
-    tokio::select! {
-        relayed = relay::relay(client, upstream) => Ok(relayed?),
-        () = cut => Ok(()),
-    }
-}
-
-/// Relays TLS to a host, if that is the host the client's hello names.
-pub(crate) async fn tunnel_tls(
-    rules: &Rules,
-    stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin),
-    target: &Target,
-    port: u16,
-) -> Result<(), Refusal> {
-    let opening = timeout(PATIENCE, read_hello(stream, target)).await;
-    let opening = opening.unwrap_or(Err(Refusal::Silent))?;
-    let mut upstream = rules.dial(target, port).await?;
-    upstream.write_all(&opening).await?;
-    relay_out(stream, upstream).await
-}
-
-/// Reads until the ClientHello is whole and says what it must; gives what was read.
-async fn read_hello(
-    stream: &mut (impl tokio::io::AsyncRead + Unpin),
-    target: &Target,
-) -> Result<Vec<u8>, Refusal> {
-    let mut opening = Vec::with_capacity(2048);
-    loop {
-        if opening.len() > 2 * tls::LONGEST_HELLO || stream.read_buf(&mut opening).await? == 0 {
-            return Err(Refusal::Silent);
-        }
-        let hello = match tls::read(&opening) {
-            Reading::More => continue,
-            Reading::Not => return Err(Refusal::Silent),
-            Reading::Done(hello) => hello,
-        };
-        // A name that only the server can read could be any name that server has.
-        if hello.encrypted {
-            return Err(Refusal::EncryptedName);
-        }
-        let Target::Name(name) = target else { return Ok(opening) };
-        let asked = hello.server_name.as_deref().and_then(|asked| HostName::parse(asked).ok());
-        if asked.as_ref() == Some(name) {
-            return Ok(opening);
-        }
-        return Err(Refusal::OtherName { asked: hello.server_name, name: name.clone() });
     }
 }
 

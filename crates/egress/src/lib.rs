@@ -9,6 +9,7 @@
 
 mod address;
 mod attempts;
+mod client;
 mod connect;
 mod dial;
 mod dns;
@@ -24,6 +25,7 @@ mod refusals;
 mod relay;
 mod standin;
 mod tls;
+mod tunnel;
 
 pub use address::is_public;
 pub use dial::{DialError, Dialler};

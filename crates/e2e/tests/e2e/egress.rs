@@ -221,7 +221,12 @@ async fn a_policy_is_replaced_while_the_jail_runs() {
     tail("False False False").await;
     running.abort_all();
     eventually("it has ended", async || put("acme-key", json!([])).await.0 == 409).await;
-    let (_, row) = house.get(As("acme-key"), &format!("/v1/jails/{id}")).await;
+    let path = format!("/v1/jails/{id}");
+    eventually("its row is closed", async || {
+        house.get(As("acme-key"), &path).await.1["network"]["refused"].is_array()
+    })
+    .await;
+    let (_, row) = house.get(As("acme-key"), &path).await;
     let reasons: Vec<&str> = row["network"]["refused"]
         .as_array()
         .unwrap()

@@ -247,7 +247,8 @@ async fn many_starts_leak_nothing() {
     some(soak_starts()).await;
     let after = settled().await;
     assert_eq!(engine.launcher_pid().await, Some(launcher), "the launcher died");
-    assert!(after.0 <= before.0, "descriptors: {before:?}, {after:?}");
+    // A group that the kernel still counts somebody in holds one for a moment more.
+    eventually("no descriptor is left", async || descriptors(launcher) <= before.0).await;
     assert!(after.1 <= before.1 + 1024, "KiB: {before:?}, {after:?}");
     eventually("groups of jails that are gone are gone", async || {
         // Each of the four blanks has one in each of at most six hierarchies.

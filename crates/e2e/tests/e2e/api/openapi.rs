@@ -18,3 +18,20 @@ async fn the_committed_document_is_the_programs() {
         }
     }
 }
+
+#[test]
+fn every_operation_has_a_name_of_its_own() {
+    let document = include_str!("../../../../../docs/reference/openapi.json");
+    let document: serde_json::Value = serde_json::from_str(document).unwrap();
+    let mut names: Vec<&str> = document["paths"]
+        .as_object()
+        .unwrap()
+        .values()
+        .flat_map(|item| item.as_object().unwrap().values())
+        .filter_map(|operation| operation["operationId"].as_str())
+        .collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert!(count > 15 && names.len() == count, "{names:?}");
+}
