@@ -13,6 +13,8 @@ use crate::table::{Report, Row};
 
 const ROUNDS: usize = 200;
 const AT_ONCE: usize = 16;
+/// How long the kernel is given to take down what ran before.
+const SETTLE: Duration = Duration::from_millis(5);
 /// Jails of a burst: as many as the pool holds.
 const BURST: usize = 64;
 const BURSTS: usize = 6;
@@ -39,13 +41,23 @@ async fn one_at_a_time(report: &mut Report, bundle: &Bundle) -> anyhow::Result<(
     warm.warm(&start().build()).await?;
     open.warm(&allowlist().build()).await?;
     for round in 0..ROUNDS {
-        // Blanks are made when nobody waits; what they cost is in "cold".
-        ready(&warm, 8).await?;
-        ready(&open, 8).await?;
+        // Blanks are made when nobody waits, so each is measured when all pools are full again; what a
+        // blank costs is in "cold".
+        let settled = async || {
+            ready(&warm, 8).await?;
+            ready(&open, 8).await?;
+            tokio::time::sleep(SETTLE).await;
+            anyhow::Ok(())
+        };
+        settled().await?;
         rows[0].push(timed(bare()).await?);
+        settled().await?;
         rows[1].push(timed(in_jail(&warm, start())).await?);
+        settled().await?;
         rows[2].push(timed(in_jail(&open, allowlist())).await?);
+        settled().await?;
         rows[3].push(timed(in_jail(&cold, start())).await?);
+        settled().await?;
         // The slow ones less often: a fifth is enough for a median.
         if round % 5 == 0 {
             rows[4].extend(optional(bubblewrap()).await);
