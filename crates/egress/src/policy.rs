@@ -154,6 +154,10 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), RuleError> {
     };
     if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest.split_once(']').ok_or(HostNameError::Character)?;
+        // Brackets are for what has colons of its own.
+        if !host.contains(':') {
+            return Err(HostNameError::Character.into());
+        }
         return match rest.strip_prefix(':') {
             Some(port) => Ok((host, number(port)?)),
             None if rest.is_empty() => Ok((host, None)),
@@ -237,7 +241,7 @@ mod tests {
         for port in ["x.com:0", "x.com:65536", "x.com:", "x.com:http", "x.com:+80"] {
             assert_eq!(port.parse::<Rule>(), Err(RuleError::Port), "{port}");
         }
-        for host in ["", "a b", "x\0.com", "*.", "[::1"] {
+        for host in ["", "a b", "x\0.com", "*.", "[::1", "[a.com]", "[1.2.3.4]:80"] {
             assert!(matches!(host.parse::<Rule>(), Err(RuleError::Host(_))), "{host:?}");
         }
     }
