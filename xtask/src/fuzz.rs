@@ -13,8 +13,17 @@ const INSTRUMENTATION: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-cov
 /// With a target named, build scripts stay as they are.
 const HERE: &str = "x86_64-unknown-linux-gnu";
 
+/// How long to go on with a target.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Length {
+    /// From what was found before, and at random.
+    Seconds(u64),
+    /// From nothing and the same seed, so that the same program gives the same answer every time.
+    Runs(u64),
+}
+
 /// Runs each target for a while. A crash leaves its input in `target/fuzz/artifacts`.
-pub(crate) fn fuzz(seconds: u64) -> anyhow::Result<()> {
+pub(crate) fn fuzz(length: Length) -> anyhow::Result<()> {
     let directory = root().join("fuzz");
     let built = target().join("fuzz");
     let mut build = command("cargo");
@@ -23,13 +32,20 @@ pub(crate) fn fuzz(seconds: u64) -> anyhow::Result<()> {
     build.env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
     run(&mut build)?;
     for name in TARGETS {
-        say(&format!("fuzzing {name} for {seconds} s"));
+        say(&format!("fuzzing {name}: {length:?}"));
         let corpus = built.join("corpus").join(name);
         let artifacts = built.join("artifacts");
         std::fs::create_dir_all(&corpus)?;
         std::fs::create_dir_all(&artifacts)?;
         let mut fuzzer = command(built.join(HERE).join("release").join(name));
-        fuzzer.arg(&corpus).arg(format!("-max_total_time={seconds}"));
+        match length {
+            Length::Seconds(seconds) => {
+                fuzzer.arg(&corpus).arg(format!("-max_total_time={seconds}"));
+            }
+            Length::Runs(runs) => {
+                fuzzer.arg(format!("-runs={runs}")).arg("-seed=1");
+            }
+        }
         fuzzer.arg(format!("-artifact_prefix={}/{name}-", artifacts.display()));
         fuzzer.args(["-timeout=10", "-rss_limit_mb=1024", "-verbosity=0", "-print_final_stats=1"]);
         run(&mut fuzzer)?;

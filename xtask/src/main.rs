@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         Some("test" | "ci") => test(),
         Some("bench") => bench(),
         Some("gen") => generate(),
-        Some("fuzz") => fuzz::fuzz(seconds()),
+        Some("fuzz") => fuzz::fuzz(fuzz::Length::Seconds(seconds())),
         Some("vm-test") => vm::test(),
         _ => {
             eprint!("{HELP}");
@@ -61,15 +61,14 @@ fn test() -> anyhow::Result<()> {
     build_for_tests()?;
     cargo(&["test", "--workspace", "--exclude", "e2e"])?;
     cargo(&["test", "--package", "e2e"])?;
-    fuzz::fuzz(SECONDS_IN_TESTS)?;
+    fuzz::fuzz(fuzz::Length::Runs(RUNS_IN_TESTS))?;
     sdk()?;
     say("everything passed");
     Ok(())
 }
 
-/// How long each target is fuzzed in the gate: long enough to see that it runs, and finds nothing at
-/// once.
-const SECONDS_IN_TESTS: u64 = 5;
+/// Inputs that each target is given in the gate: a few seconds' worth.
+const RUNS_IN_TESTS: u64 = 100_000;
 
 /// The program, and beside it the one that can leave protections out.
 pub(crate) fn build_for_tests() -> anyhow::Result<()> {
