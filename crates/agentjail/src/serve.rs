@@ -94,7 +94,7 @@ pub(crate) struct Flags {
     /// follow
     #[arg(long, env = "AGENTJAIL_HOST_ID", value_name = "ID")]
     host_id: Option<String>,
-    /// Blank jails kept ready, so that a start costs little more than fork and exec; 0 keeps none
+    /// Blank jails kept ready, so that a start has less to do; 0 keeps none
     #[arg(long, env = "AGENTJAIL_WARM_JAILS", default_value = "16", value_name = "N")]
     warm_jails: String,
     /// Memory, in MiB, below which no jails are kept ready
