@@ -4,6 +4,7 @@
 //! function safe. What rustix has is not repeated here.
 
 pub mod attempt;
+pub mod bpf;
 mod clone;
 mod close_range;
 mod exec;
@@ -15,13 +16,14 @@ mod signal;
 mod socket_filter;
 mod unshare;
 
+pub use bpf::Instruction;
 pub use clone::{Birth, CloneError, Namespaces, Side, clone3};
 pub use close_range::{close_all_but, close_on_exec_from};
 pub use exec::{exec, exit};
 pub use fork::{Forked, fork};
 pub use landlock_abi::landlock_abi;
 pub use mount_setattr::{MountAttributes, Reach, map_owner, restrict_mount};
-pub use seccomp::{Instruction, MAX_INSTRUCTIONS, install_filter};
+pub use seccomp::{MAX_INSTRUCTIONS, install_filter};
 pub use signal::{child_signals, restore_signals};
 pub use socket_filter::attach_filter;
 pub use unshare::unshare;

@@ -2,22 +2,10 @@
 
 use std::io;
 
+use crate::bpf::Instruction;
+
 /// The kernel takes no longer program (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;
-
-/// One classic BPF instruction (`struct sock_filter`).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Instruction {
-    pub code: u16,
-    /// Instructions to skip if the comparison holds.
-    pub jump_true: u8,
-    /// Instructions to skip if it does not.
-    pub jump_false: u8,
-    pub operand: u32,
-}
-
-const _: () = assert!(size_of::<Instruction>() == size_of::<libc::sock_filter>());
 
 /// Puts the calling thread, and all it will start, under a filter. There is no way back.
 ///

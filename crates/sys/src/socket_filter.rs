@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _};
 
-use crate::Instruction;
+use crate::bpf::Instruction;
 
 /// Lets only those packets into a socket's queue that a classic BPF program accepts. The kernel checks
 /// the program.

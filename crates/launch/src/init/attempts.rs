@@ -10,6 +10,10 @@ use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType, socket_with};
+use sys::bpf::{
+    AND, IF_EQUAL, JUMP, LOAD_BYTE, LOAD_BYTE_AT_X, LOAD_HALF_AT_X, LOAD_X, LOAD_X_HEADER, RETURN,
+    SHIFT_RIGHT, branch, plain,
+};
 use sys::{Instruction, attach_filter};
 
 use crate::message::{Listener, Transport};
@@ -28,18 +32,6 @@ pub(super) fn watch(listeners: &[Listener]) -> std::io::Result<OwnedFd> {
     attach_filter(&socket, &filter(&served(Transport::Tcp), &served(Transport::Udp)))?;
     Ok(socket)
 }
-
-// Classic BPF.
-const LOAD_BYTE: u16 = 0x30;
-const LOAD_HALF_AT_X: u16 = 0x48;
-const LOAD_BYTE_AT_X: u16 = 0x50;
-const LOAD_X: u16 = 0x01;
-const LOAD_X_HEADER: u16 = 0xb1; // 4 × the low half of a byte: the length of an IPv4 header
-const AND: u16 = 0x54;
-const SHIFT_RIGHT: u16 = 0x74;
-const IF_EQUAL: u16 = 0x15;
-const JUMP: u16 = 0x05;
-const RETURN: u16 = 0x06;
 
 /// `SKF_AD_OFF + SKF_AD_PKTTYPE`
 const PACKET_TYPE: u32 = 0xffff_f004;
@@ -87,12 +79,4 @@ fn filter(tcp: &BTreeSet<u16>, udp: &BTreeSet<u16>) -> Vec<Instruction> {
 
 fn jump(instructions: usize) -> Instruction {
     plain(JUMP, u32::try_from(instructions).unwrap_or(u32::MAX))
-}
-
-fn plain(code: u16, operand: u32) -> Instruction {
-    Instruction { code, jump_true: 0, jump_false: 0, operand }
-}
-
-fn branch(code: u16, operand: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction { code, jump_true, jump_false, operand }
 }

@@ -1,5 +1,6 @@
 //! From leaves to classic BPF.
 
+use sys::bpf::{AND, IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, JUMP, LOAD, RETURN, branch, plain};
 use sys::{Instruction, MAX_INSTRUCTIONS};
 
 use super::{Action, Argument, Check, Leaf};
@@ -14,14 +15,6 @@ const X32_BIT: u32 = 0x4000_0000;
 const NUMBER_AT: u32 = 0;
 const ARCHITECTURE_AT: u32 = 4;
 const ARGUMENTS_AT: u32 = 16;
-
-pub(super) const LOAD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
-pub(super) const AND: u16 = 0x54; // BPF_ALU | BPF_AND | BPF_K
-pub(super) const JUMP: u16 = 0x05; // BPF_JMP | BPF_JA
-pub(super) const IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
-pub(super) const IF_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
-pub(super) const IF_ANY_BIT: u16 = 0x45; // BPF_JMP | BPF_JSET | BPF_K
-pub(super) const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
 /// The whole filter.
 ///
@@ -138,12 +131,4 @@ fn ret(action: Action) -> Instruction {
         Action::NoFamily => ERROR + EAFNOSUPPORT,
     };
     plain(RETURN, operand)
-}
-
-fn plain(code: u16, operand: u32) -> Instruction {
-    Instruction { code, jump_true: 0, jump_false: 0, operand }
-}
-
-fn branch(code: u16, operand: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction { code, jump_true, jump_false, operand }
 }

@@ -1,8 +1,7 @@
 //! Runs a filter as the kernel does, for tests.
 
 use sys::Instruction;
-
-use super::compile::{AND, IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, JUMP, LOAD, RETURN};
+use sys::bpf::{AND, IF_ANY_BIT, IF_AT_LEAST, IF_EQUAL, JUMP, LOAD, RETURN};
 
 /// What a filter is shown of a call.
 #[derive(Debug, Clone, Copy)]
