@@ -27,16 +27,16 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "HOST[:PORT]")]
     allow: Vec<String>,
     /// Connections open at once [default: 256]
-    #[arg(long, value_name = "N", value_parser = number_of_connections)]
+    #[arg(long, requires = "allow", value_name = "N", value_parser = number_of_connections)]
     net_connections: Option<usize>,
     /// Connections opened in any second
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, requires = "allow", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     net_connections_per_sec: Option<u32>,
     /// Bytes a second, sent and received together
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, requires = "allow", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     net_bytes_per_sec: Option<u64>,
     /// Bytes sent and received together, until connections are cut
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, requires = "allow", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     net_bytes: Option<u64>,
     /// A private network that allowed names may lead to; repeatable
     #[arg(long, value_name = "CIDR")]

@@ -54,7 +54,7 @@ impl Protocol {
 pub enum RuleError {
     #[error("domain must not include a scheme: write `example.com`, not `https://example.com`")]
     Scheme,
-    #[error("{0}")]
+    #[error(transparent)]
     Host(#[from] HostNameError),
     #[error("a port is a number from 1 to 65535")]
     Port,

@@ -181,6 +181,7 @@ impl Engine {
             return Err(SpawnError::Setup(link::out_of_descriptors()));
         }
         let Newborn { init, place } = newborn;
+        let enforced = with_cpu_time(&start, place.as_ref(), enforced)?;
         let mut jail = Jail::new(pid, init, place, ours, began);
         jail.not_executed = not_executed;
         jail.limit_cpu_time(start.cpu_time);
@@ -288,6 +289,26 @@ fn spec(jail: u64, start: &Start) -> Spec {
         limits: start.limits,
         enforcement: start.enforcement,
     }
+}
+
+/// CPU time is watched from here: whether it can be is known when there is a group.
+fn with_cpu_time(
+    start: &Start,
+    place: Option<&Place>,
+    mut enforced: Vec<String>,
+) -> Result<Vec<String>, SpawnError> {
+    if start.cpu_time.is_some() {
+        match (place.and_then(|place| place.cpu.as_ref()), start.enforcement) {
+            (Some(_), _) => enforced.push("cpu-time".to_owned()),
+            (None, Enforcement::BestEffort) => {}
+            (None, Enforcement::Required) => {
+                let step = "limit cpu time: no cgroup counts it here".to_owned();
+                let errno = rustix::io::Errno::OPNOTSUPP.raw_os_error();
+                return Err(SpawnError::Unenforceable(Fault { step, errno }));
+            }
+        }
+    }
+    Ok(enforced)
 }
 
 fn refusal(fault: Fault) -> SpawnError {

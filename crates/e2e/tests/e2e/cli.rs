@@ -129,6 +129,7 @@ async fn flags_that_contradict_each_other_say_the_remedy() {
     for (flags, remedy) in [
         (vec!["--net", "none", "--allow", "example.com"], "leave out one"),
         (vec!["--net", "allowlist"], "needs at least one --allow"),
+        (vec!["--net-bytes", "5"], "--allow"),
         (vec!["--rw"], "--rw needs --workspace"),
         (vec!["--allow", "https://example.com"], "not `https://example.com`"),
         (vec!["--workspace", "/no/such/dir"], "--workspace /no/such/dir"),

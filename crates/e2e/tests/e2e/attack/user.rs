@@ -33,6 +33,14 @@ async fn a_limit_that_cannot_be_had_is_an_error_that_says_how_to_get_it() {
         result["enforced"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(!enforced.contains(&"memory") && enforced.contains(&"seccomp"), "{enforced:?}");
     assert_eq!(result["stats"], Value::Null);
+    // A limit that is watched from outside is one of them.
+    let words = ["run", "--best-effort", "--cpu-time", "5", "--json", "--", "true"];
+    let result =
+        |output: std::process::Output| -> Value { serde_json::from_slice(&output.stdout).unwrap() };
+    let without = result(plain(&words).output().await.unwrap());
+    assert!(!without["enforced"].as_array().unwrap().contains(&json!("cpu-time")), "{without}");
+    let with = result(Command::new(e2e::program()).args(words).output().await.unwrap());
+    assert!(with["enforced"].as_array().unwrap().contains(&json!("cpu-time")), "{with}");
 }
 
 #[tokio::test]
