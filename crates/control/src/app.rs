@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{delete, get, post, put};
-use secret::Vault;
+use axum::routing::{any, delete, get, post, put};
 use store::Store;
 
 use crate::config::Persistence;
 use crate::credentials::Credentials;
 use crate::exec::Executor;
-use crate::keys::ApiKeys;
+use crate::gateway::Forwarder;
+use crate::keys::Keys;
 use crate::metrics::Metrics;
+use crate::rates::Rates;
 use crate::sessions::Sessions;
+use crate::workspaces::Workspaces;
 use crate::{
-    audit, credentials, edge, identity, jail_network, jails, openapi, public, runs, sessions,
+    audit, credentials, edge, gateway, identity, jail_network, jails, keys, openapi, public, runs,
+    sessions, snapshots, workspaces,
 };
 
 /// Everything a handler may call. Cheap to clone.
@@ -23,13 +26,15 @@ pub(crate) struct App(Arc<Parts>);
 
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) vault: Arc<Vault>,
-    pub(crate) keys: Option<ApiKeys>,
+    pub(crate) keys: Option<Keys>,
     pub(crate) store: Store,
     pub(crate) proxy: phantom::Proxy,
     pub(crate) executor: Executor,
     pub(crate) credentials: Credentials,
     pub(crate) sessions: Sessions,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) forwarder: Forwarder,
+    pub(crate) rates: Rates,
     pub(crate) metrics: Metrics,
     pub(crate) settings: identity::Settings,
     pub(crate) persistence: Persistence,
@@ -69,6 +74,28 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/sessions/{id}/runs", post(sessions::run))
         .route("/v1/runs", post(runs::create))
         .route("/v1/runs/stream", post(runs::stream))
+        .route("/v1/runs/fork", post(runs::fork))
+        .route("/v1/workspaces", get(workspaces::list).post(workspaces::create))
+        .route("/v1/workspaces/from-snapshot", post(workspaces::from_snapshot))
+        .route(
+            "/v1/workspaces/{id}",
+            get(workspaces::get).patch(workspaces::patch).delete(workspaces::delete),
+        )
+        .route("/v1/workspaces/{id}/exec", post(workspaces::exec))
+        .route("/v1/workspaces/{id}/exec/stream", post(workspaces::exec_stream))
+        .route("/v1/workspaces/{id}/fork", post(workspaces::fork))
+        .route("/v1/workspaces/{id}/restore", post(workspaces::restore))
+        .route("/v1/workspaces/{id}/snapshot", post(workspaces::snapshot))
+        .route("/v1/workspaces/{id}/ports/{port}", any(gateway::preview_top))
+        .route("/v1/workspaces/{id}/ports/{port}/{*path}", any(gateway::preview))
+        .route("/v1/snapshots", get(snapshots::list))
+        .route("/v1/snapshots/{id}", get(snapshots::get).delete(snapshots::delete))
+        .route("/v1/snapshots/{id}/manifest", get(snapshots::manifest))
+        .route("/v1/snapshots/{id}/diff", get(snapshots::diff))
+        .route("/v1/snapshots/{id}/tar", get(snapshots::tar))
+        .route("/v1/snapshots/{id}/verify", post(snapshots::verify))
+        .route("/v1/keys", get(keys::list).post(keys::create))
+        .route("/v1/keys/{id}", delete(keys::revoke))
         .route("/v1/jails", get(jails::list))
         .route("/v1/jails/{id}", get(jails::get))
         .route("/v1/jails/{id}/network", put(jail_network::put))

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -18,6 +19,14 @@ use crate::state::{Lock, StateDir};
 pub struct Config {
     pub api_addr: SocketAddr,
     pub proxy_addr: SocketAddr,
+    /// Where the gateway listens, if there is one.
+    pub gateway_addr: Option<SocketAddr>,
+    /// Which backends the gateway may dial beside public ones.
+    pub gateway_dialler: Dialler,
+    /// Contents by their hash; `None` is in the state directory.
+    pub pool_dir: Option<PathBuf>,
+    /// PEM file of more certificate authorities for clones.
+    pub git_authorities: Option<PathBuf>,
     /// What jails are told.
     pub proxy_base_url: BaseUrl,
     /// `None` lets everyone in, as an admin of `dev`.
@@ -54,6 +63,20 @@ pub struct ExecConfig {
     pub first_host_id: u32,
     /// What to do where a limit or protection cannot be had on this machine.
     pub enforcement: jail::Enforcement,
+    pub quotas: Quotas,
+}
+
+/// What one tenant may have at once; `None` is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quotas {
+    /// Commands running.
+    pub jails: Option<u64>,
+    pub workspaces: Option<u64>,
+    pub sessions: Option<u64>,
+    /// Of sealed layers, and of what workspaces hold beyond them.
+    pub bytes: Option<u64>,
+    /// API requests a second, as an average; twice as many in a burst.
+    pub requests_per_second: Option<u32>,
 }
 
 impl Default for ExecConfig {
@@ -65,6 +88,7 @@ impl Default for ExecConfig {
             output_limit_bytes: 1024 * 1024,
             first_host_id: jail::DEFAULT_HOST_ID,
             enforcement: jail::Enforcement::Required,
+            quotas: Quotas::default(),
         }
     }
 }

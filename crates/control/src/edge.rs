@@ -49,8 +49,11 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
     if PUBLIC.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    match caller(&app, request.headers()) {
+    match caller(&app, request.headers()).await {
         Ok(caller) => {
+            if let Err(wait) = app.rates.take(&caller.tenant, Instant::now()) {
+                return too_many(wait);
+            }
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
@@ -58,14 +61,25 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
     }
 }
 
-fn caller(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {
+/// More requests than the tenant's rate, and after how many seconds to come again.
+fn too_many(wait: f64) -> Response {
+    let text = "quota of requests: more per second than the tenant may make";
+    let mut response = ApiError::said(Kind::TooMany, text).into_response();
+    let seconds = format!("{:.0}", wait.ceil().max(1.0));
+    if let Ok(seconds) = HeaderValue::from_str(&seconds) {
+        response.headers_mut().insert(RETRY_AFTER, seconds);
+    }
+    response
+}
+
+async fn caller(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {
     let Some(keys) = &app.keys else {
         return Ok(Caller { tenant: TenantId::dev(), role: Role::Admin });
     };
     let missing = || ApiError::said(Kind::Unauthorized, "missing api key");
     let value = headers.get(AUTHORIZATION).ok_or_else(missing)?.to_str().map_err(|_| missing())?;
     let token = value.strip_prefix("Bearer ").unwrap_or(value).trim();
-    let found = keys.authenticate(&app.vault, token);
+    let found = keys.authenticate(token).await.map_err(internal)?;
     found.ok_or_else(|| ApiError::said(Kind::Unauthorized, "invalid api key"))
 }
 
@@ -106,10 +120,11 @@ fn write_error(error: &ApiError, response: Response) -> Response {
         | Kind::TooLarge
         | Kind::UnsupportedMedia
         | Kind::TooMany
+        | Kind::BadGateway
         | Kind::Internal => text.to_owned(),
     };
     let (mut parts, _) = response.into_parts();
-    if error.kind == Kind::TooMany {
+    if error.kind == Kind::TooMany && !parts.headers.contains_key(RETRY_AFTER) {
         parts.headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     // Headers of the empty response it was; `allow` and `x-request-id` stay.
@@ -147,17 +162,18 @@ fn cors(origins: &[String]) -> CorsLayer {
 /// A status by itself is never an answer of ours: errors are [`ApiError`]s.
 impl From<crate::exec::ExecError> for ApiError {
     fn from(error: crate::exec::ExecError) -> Self {
-        use crate::exec::ExecError as E;
         use crate::exec::flavors::FlavorError;
+        use crate::exec::{AskError, ExecError as E};
         use crate::network::SteerError;
         match &error {
-            E::Ended(_) | E::Steer(SteerError::NoGate) => Self::new(Kind::Conflict, error),
-            E::Steer(SteerError::Plan(_) | SteerError::LowPort(_)) => {
+            E::Ask(AskError::Steer(SteerError::Plan(_) | SteerError::LowPort(_))) => {
                 Self::new(Kind::Invalid, error)
             }
-            E::Steer(SteerError::Slow | SteerError::Listen(..)) => Self::new(Kind::Conflict, error),
-            E::Steer(SteerError::Serve(_)) => Self::internal(error),
-            E::TooMany => Self::new(Kind::TooMany, error),
+            E::Ask(AskError::Steer(SteerError::Serve(_)) | AskError::Freeze(_)) => {
+                Self::internal(error)
+            }
+            E::Ended(_) | E::Ask(_) => Self::new(Kind::Conflict, error),
+            E::TooMany | E::Quota(_) => Self::new(Kind::TooMany, error),
             E::Plan(_) | E::NoRuntime(..) | E::Flavor(FlavorError::Unknown(_)) => {
                 Self::new(Kind::Invalid, error)
             }
@@ -166,6 +182,7 @@ impl From<crate::exec::ExecError> for ApiError {
             | E::Network(_)
             | E::Ledger(_)
             | E::NoHostId
+            | E::Layers(_)
             | E::Stopped => Self::internal(error),
         }
     }

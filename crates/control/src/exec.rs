@@ -8,18 +8,24 @@
 //! From the moment there is a jail, an owner task has it. The caller only listens: when the caller
 //! goes away the owner kills the jail and closes its row all the same.
 
+mod ask;
 mod capture;
 pub mod flavors;
+mod held;
 mod host_ids;
 mod options;
 mod owner;
+mod places;
 mod result;
 mod service;
 
-pub(crate) use options::{ExecOptions, policy};
+pub(crate) use ask::{AskError, Asker};
+pub(crate) use held::Held;
+pub(crate) use options::{ExecOptions, NetworkSpec, SeccompSpec, Settings, policy};
 pub(crate) use owner::Event;
+pub(crate) use places::Place;
 pub(crate) use result::{ExecResult, ResourceStats};
 pub use result::{NetworkUse, RefusedUse};
 pub(crate) use service::{
-    Code, ExecError, Executor, ExecutorParts, Job, Live, Program, SessionAccess,
+    Begun, Code, ExecError, Executor, ExecutorParts, Ground, Job, Live, Program, SessionAccess,
 };

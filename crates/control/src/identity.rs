@@ -20,7 +20,9 @@ pub(crate) struct Settings {
     pub(crate) proxy_base_url: String,
     pub(crate) proxy_addr: SocketAddr,
     pub(crate) api_addr: SocketAddr,
+    pub(crate) gateway_addr: Option<SocketAddr>,
     pub(crate) state_dir: String,
+    pub(crate) pool_dir: String,
 }
 
 /// Who the caller is.
@@ -131,7 +133,10 @@ pub(crate) async fn config(State(app): State<App>, caller: Caller) -> Json<Confi
             providers: providers.collect(),
         },
         control_plane: ControlPlaneView { bind_addr: for_admins(settings.api_addr.to_string()) },
-        gateway: None,
+        gateway: settings
+            .gateway_addr
+            .filter(|_| caller.is_admin())
+            .map(|address| GatewayView { bind_addr: address.to_string() }),
         exec: Some(ExecView {
             default_memory_mb: exec.default_memory_mb,
             default_timeout_secs: exec.default_timeout_secs,
@@ -139,7 +144,7 @@ pub(crate) async fn config(State(app): State<App>, caller: Caller) -> Json<Confi
         }),
         persistence: PersistenceView {
             state_dir: for_admins(settings.state_dir.clone()),
-            snapshot_pool_dir: None,
+            snapshot_pool_dir: for_admins(settings.pool_dir.clone()),
             idle_check_secs: app.persistence.idle_check_secs,
         },
         snapshots: SnapshotsView {

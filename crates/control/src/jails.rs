@@ -15,8 +15,8 @@ use crate::edge::internal;
 use crate::exec::{Live, ResourceStats};
 use crate::openapi::ErrorBody;
 
-const DEFAULT_LIMIT: u32 = 50;
-const MOST_ROWS: u32 = 500;
+pub(crate) const DEFAULT_LIMIT: u32 = 50;
+pub(crate) const MOST_ROWS: u32 = 500;
 
 /// Which rows are wanted.
 #[derive(Debug, Deserialize, IntoParams)]

@@ -12,20 +12,29 @@ mod config;
 mod credentials;
 mod edge;
 mod exec;
+mod gateway;
+mod git;
 mod identity;
 mod jail_network;
 mod jails;
 mod keys;
+mod layers;
 mod metrics;
 pub mod network;
 mod openapi;
+mod produced;
 mod public;
+mod rates;
 mod runs;
 mod serve;
 mod sessions;
+mod snapshots;
 mod state;
+mod workspaces;
 
-pub use config::{BaseUrl, BaseUrlError, Config, ExecConfig, Persistence, SnapshotRetention};
+pub use config::{
+    BaseUrl, BaseUrlError, Config, ExecConfig, Persistence, Quotas, SnapshotRetention,
+};
 pub use exec::{NetworkUse, RefusedUse, flavors};
 pub use keys::{ApiKeys, KeyError};
 pub use openapi::document as openapi_document;

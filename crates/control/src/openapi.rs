@@ -5,7 +5,10 @@ use serde::Serialize;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use crate::{audit, credentials, identity, jail_network, jails, public, runs, sessions};
+use crate::{
+    audit, credentials, gateway, identity, jail_network, jails, keys, public, runs, sessions,
+    snapshots, workspaces,
+};
 
 /// An error's body.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,7 +31,13 @@ pub(crate) struct ErrorBody {
         identity::whoami, identity::config, identity::flavors,
         credentials::put, credentials::list, credentials::remove,
         sessions::create, sessions::list, sessions::get, sessions::close, sessions::exec, sessions::run,
-        runs::create, runs::stream,
+        runs::create, runs::stream, runs::fork,
+        workspaces::create, workspaces::list, workspaces::get, workspaces::patch, workspaces::delete,
+        workspaces::exec, workspaces::exec_stream, workspaces::fork, workspaces::from_snapshot,
+        workspaces::restore, workspaces::snapshot, gateway::preview,
+        snapshots::list, snapshots::get, snapshots::delete, snapshots::manifest, snapshots::diff,
+        snapshots::tar, snapshots::verify,
+        keys::create, keys::list, keys::revoke,
         jails::list, jails::get, jail_network::put,
         audit::list,
     )
@@ -51,7 +60,8 @@ struct OperationIds;
 impl Modify for OperationIds {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
         for item in document.paths.paths.values_mut() {
-            let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete];
+            let operations =
+                [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
             for operation in operations.into_iter().flatten() {
                 let tag = operation.tags.iter().flatten().next();
                 if let (Some(tag), Some(id)) = (tag, &operation.operation_id) {

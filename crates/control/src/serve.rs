@@ -9,19 +9,28 @@ use jail::Engine;
 use jiff::Timestamp;
 use phantom::{Book, Door, LoadError, Proxy};
 use secret::Secret;
+use snapshot::Trees;
 use store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Parts, router};
 use crate::config::Config;
 use crate::credentials::Credentials;
 use crate::exec::{Executor, ExecutorParts};
+use crate::gateway::{Forwarder, ForwarderParts};
+use crate::git::{Cloner, ClonerParts};
 use crate::identity::Settings;
+use crate::keys::Keys;
+use crate::layers::Layers;
 use crate::metrics::Metrics;
+use crate::rates::Rates;
 use crate::sessions::Sessions;
 use crate::state::StateError;
+use crate::workspaces::{Live, Workspaces, WorkspacesParts};
+use crate::{gateway, snapshots};
 
 /// How often expired sessions are looked for.
 const REAP: Duration = Duration::from_secs(60);
@@ -37,6 +46,12 @@ pub enum ServeError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Proxy(#[from] phantom::StartError),
+    #[error("the trees of workspaces could not be opened")]
+    Trees(#[source] std::io::Error),
+    #[error(transparent)]
+    Tls(#[from] phantom::TlsError),
+    #[error("could not read the certificate authorities for clones ({path})")]
+    Authorities { path: std::path::PathBuf, source: std::io::Error },
     #[error("a key from the environment was refused: {0}")]
     Seed(String),
     #[error("could not listen on {address} ({what})")]
@@ -53,6 +68,10 @@ pub async fn serve(
     // Before anything is opened that would have to be closed: a port in use is found out at once.
     let api = listen(config.api_addr, "API").await?;
     let public_proxy = listen(config.proxy_addr, "phantom proxy").await?;
+    let gateway_listener = match config.gateway_addr {
+        Some(address) => Some(listen(address, "gateway").await?),
+        None => None,
+    };
     let store = Store::open(&config.state.database()).await?;
     close_abandoned(&store).await?;
     let book = Book::load(&store, Arc::clone(&vault)).await?;
@@ -61,7 +80,12 @@ pub async fn serve(
     let proxy = Proxy::new(phantom, book, store.clone())?;
     let credentials = Credentials::new(store.clone(), Arc::clone(&vault), proxy.clone());
     seed(&credentials, &config.seeds).await?;
-    let app = app(&config, &engine, store.clone(), Arc::clone(&vault), proxy.clone(), credentials);
+    let [trees, trash] = config.state.trees();
+    let trees = Trees::open(trees, trash).map_err(ServeError::Trees)?;
+    let forwarding = (TaskTracker::new(), CancellationToken::new());
+    let made =
+        Made { store: store.clone(), vault: Arc::clone(&vault), proxy: proxy.clone(), trees };
+    let app = app(&config, &engine, made, credentials, &forwarding)?;
     let executor = app.executor.clone();
     // The first run need not be the slow one. Without ready jails it is, and works all the same.
     if let Err(error) = executor.warm(&TenantId::dev()).await {
@@ -76,15 +100,27 @@ pub async fn serve(
         config.api_addr
     );
     let grace = config.grace;
-    let router = router(App::new(Parts { keys: config.keys, ..app }));
+    let keys = config.keys.map(|keys| Keys::new(keys, store.clone(), vault));
+    let (workspaces, forwarder) = (app.workspaces.clone(), app.forwarder.clone());
+    let router = router(App::new(Parts { keys, ..app }));
     tokio::join!(
         httpkit::serve(api, router, stop.clone(), grace),
         proxy.serve(public_proxy, Door::Public, stop.clone()),
         reap(sessions, stop.clone()),
+        snapshots::keep_house(config.persistence, workspaces.clone(), store.clone(), stop.clone()),
+        async {
+            if let Some(listener) = gateway_listener {
+                let store = store.clone();
+                gateway::serve(listener, store, workspaces, forwarder, stop.clone(), grace).await;
+            }
+        },
         // Runs are killed as soon as a stop is asked for: the drain waits for their answers.
         async {
             stop.cancelled().await;
             executor.close().await;
+            forwarding.1.cancel();
+            forwarding.0.close();
+            forwarding.0.wait().await;
         },
     );
     proxy.close(grace).await;
@@ -94,14 +130,22 @@ pub async fn serve(
     Ok(())
 }
 
-fn app(
-    config: &Config,
-    engine: &Engine,
+/// What was opened.
+struct Made {
     store: Store,
     vault: Arc<secret::Vault>,
     proxy: Proxy,
+    trees: Arc<Trees>,
+}
+
+fn app(
+    config: &Config,
+    engine: &Engine,
+    made: Made,
     credentials: Credentials,
-) -> Parts {
+    forwarding: &(TaskTracker, CancellationToken),
+) -> Result<Parts, ServeError> {
+    let Made { store, vault, proxy, trees } = made;
     let metrics = Metrics::new();
     let executor = Executor::new(ExecutorParts {
         engine: engine.clone(),
@@ -114,9 +158,37 @@ fn app(
         metrics: metrics.clone(),
     });
     let url = config.proxy_base_url.clone();
-    Parts {
-        sessions: Sessions::new(store.clone(), Arc::clone(&vault), proxy.clone(), url),
-        vault,
+    let quotas = config.exec.quotas;
+    let pool = config.pool_dir.clone().unwrap_or_else(|| config.state.objects());
+    let live = Live::default();
+    let workspaces = Workspaces::new(WorkspacesParts {
+        store: store.clone(),
+        layers: Layers::new(store.clone(), trees, pool.clone()),
+        executor: executor.clone(),
+        cloner: Cloner::new(ClonerParts {
+            executor: executor.clone(),
+            proxy: proxy.clone(),
+            proxy_url: url.clone(),
+            vault: Arc::clone(&vault),
+            authorities: authorities(config)?,
+        }),
+        live: live.clone(),
+        flavors: config.state.flavors(),
+        quotas,
+        admission: tokio::sync::Mutex::default(),
+    });
+    let forwarder = Forwarder::new(ForwarderParts {
+        live,
+        dialler: config.gateway_dialler.clone(),
+        tls: Arc::new(phantom::client_tls()?).into(),
+        tasks: forwarding.0.clone(),
+        stop: forwarding.1.clone(),
+    });
+    Ok(Parts {
+        sessions: Sessions::new(store.clone(), vault, proxy.clone(), url, quotas.sessions),
+        workspaces,
+        forwarder,
+        rates: Rates::new(quotas.requests_per_second),
         keys: None,
         store,
         proxy,
@@ -127,12 +199,25 @@ fn app(
             proxy_base_url: config.proxy_base_url.to_string(),
             proxy_addr: config.proxy_addr,
             api_addr: config.api_addr,
+            gateway_addr: config.gateway_addr,
             state_dir: config.state.path().display().to_string(),
+            pool_dir: pool.display().to_string(),
         },
         persistence: config.persistence.clone(),
         flavors: config.state.flavors(),
         cors_origins: config.cors_origins.clone(),
-    }
+    })
+}
+
+/// Puts the authorities for clones where jails can be given them.
+fn authorities(config: &Config) -> Result<Option<std::path::PathBuf>, ServeError> {
+    let Some(path) = &config.git_authorities else { return Ok(None) };
+    let fail = |source| ServeError::Authorities { path: path.clone(), source };
+    let directory = config.state.path().join("authorities");
+    let text = std::fs::read(path).map_err(fail)?;
+    std::fs::create_dir_all(&directory).map_err(fail)?;
+    std::fs::write(directory.join("ca.pem"), text).map_err(fail)?;
+    Ok(Some(directory))
 }
 
 /// Rows of a server that was killed: what they tell of cannot be running any more.

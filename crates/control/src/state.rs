@@ -61,6 +61,16 @@ impl StateDir {
         self.path.join("agentjail.db")
     }
 
+    /// Where trees of workspaces are, and where they go to be removed.
+    pub fn trees(&self) -> [PathBuf; 2] {
+        [self.path.join("trees"), self.path.join("trash")]
+    }
+
+    /// Contents by their hash, unless configured elsewhere.
+    pub fn objects(&self) -> PathBuf {
+        self.path.join("objects")
+    }
+
     pub fn flavors(&self) -> PathBuf {
         self.path.join("flavors")
     }

@@ -21,6 +21,8 @@ pub enum Kind {
     UnsupportedMedia,
     /// The caller, later.
     TooMany,
+    /// Something behind us did not answer as it should.
+    BadGateway,
     /// The operator. The caller is not told the details.
     Internal,
 }
@@ -37,6 +39,7 @@ impl Kind {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::BadGateway => StatusCode::BAD_GATEWAY,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

@@ -7,4 +7,4 @@ mod name;
 mod random;
 
 pub use name::{NameError, ServiceId, TenantId};
-pub use random::{IdError, SessionId};
+pub use random::{IdError, KeyId, SessionId, SnapshotId, TreeId, WorkspaceId};

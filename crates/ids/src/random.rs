@@ -84,6 +84,30 @@ random_id!(
     "sess_"
 );
 
+random_id!(
+    /// A long-lived pair of `/workspace` and `/output`.
+    WorkspaceId,
+    "wrk_"
+);
+
+random_id!(
+    /// A workspace as it was at one moment.
+    SnapshotId,
+    "snap_"
+);
+
+random_id!(
+    /// A directory tree on disk: what a workspace writes to, and once sealed a layer.
+    TreeId,
+    "tree_"
+);
+
+random_id!(
+    /// An API key that is kept in the store.
+    KeyId,
+    "key_"
+);
+
 fn is_lower_hex(digits: &str) -> bool {
     digits.len() == DIGITS && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

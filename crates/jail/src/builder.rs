@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use launch::message::{Access, Command, Enforcement, Limits, Network, Profile, Tree, WORKSPACE};
+use launch::message::{
+    Access, Command, Enforcement, Layers, Limits, Network, Profile, Tree, WORKSPACE,
+};
 
 use crate::engine::{DEFAULT_HOST_ID, Engine, SpawnError, Start, Stdin};
 use crate::jail::{Jail, Running};
@@ -57,6 +59,7 @@ impl Jail {
                 stdin: Stdin::Empty,
                 workspace: Tree::Fresh { bytes: 1 << 30, access: Access::ReadOnly },
                 output: Tree::Fresh { bytes: 1 << 30, access: Access::ReadWrite },
+                layers: None,
                 code: None,
                 flavors: Vec::new(),
                 network: Network::default(),
@@ -93,7 +96,8 @@ impl Builder {
             tmp_bytes: tmp * MIB,
             ..self.start.limits
         };
-        let (Tree::Fresh { access, .. } | Tree::Host { access, .. }) = &mut self.start.workspace;
+        let (Tree::Fresh { access, .. } | Tree::Host { access, .. } | Tree::Layered { access }) =
+            &mut self.start.workspace;
         *access = Access::ReadWrite;
         if preset == Preset::Dev {
             self.start.network.loopback = true;
@@ -144,6 +148,14 @@ impl Builder {
     /// What stands at `/output`.
     pub fn output(mut self, tree: Tree) -> Self {
         self.start.output = tree;
+        self
+    }
+
+    /// An overlay, whose `workspace` and `output` stand at `/workspace` and `/output`, writable.
+    pub fn layers(mut self, layers: Layers) -> Self {
+        self.start.workspace = Tree::Layered { access: Access::ReadWrite };
+        self.start.output = Tree::Layered { access: Access::ReadWrite };
+        self.start.layers = Some(layers);
         self
     }
 

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use launch::cgroup::{Place, statistics};
 use launch::message::{
-    Command, Enforcement, Fault, Limits, Network, Offers, Pool, Preparation, Profile, Report, Spec,
-    Tree,
+    Command, Enforcement, Fault, Layers, Limits, Network, Offers, Pool, Preparation, Profile,
+    Report, Spec, Tree,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -73,6 +73,8 @@ pub struct Start {
     pub stdin: Stdin,
     pub workspace: Tree,
     pub output: Tree,
+    /// What [`Tree::Layered`] shows a part of.
+    pub layers: Option<Layers>,
     /// A file name and its content, put into a fresh workspace.
     pub code: Option<(String, String)>,
     pub flavors: Vec<(String, PathBuf)>,
@@ -282,6 +284,7 @@ fn spec(jail: u64, start: &Start) -> Spec {
         command: start.command.clone(),
         workspace: start.workspace.clone(),
         output: start.output.clone(),
+        layers: start.layers.clone(),
         code: start.code.as_ref().map(|(name, _)| name.clone()),
         flavors: start.flavors.clone(),
         network: start.network.clone(),

@@ -9,6 +9,7 @@
 //!      └── kill, or drop ─────────────┘
 //! ```
 
+use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use tokio::time::{sleep, timeout_at};
 
 use crate::conversation::{Conversation, OrderError};
 use crate::link::watched;
+use crate::mapped;
 use crate::pipes::{self, Pipes};
 use crate::process::{Process, Stdio, Streams};
 
@@ -259,6 +261,12 @@ impl Jail {
     /// Lets a frozen jail go on.
     pub fn thaw(&self) -> io::Result<()> {
         cgroup::thaw(self.place.as_ref().ok_or(io::ErrorKind::Unsupported)?)
+    }
+
+    /// Paths, from the jail's root, of files that some process of it has mapped so that writing to them
+    /// leaves no trace in their times. `None` if that cannot be known.
+    pub fn mapped_files(&self) -> Option<HashSet<Vec<u8>>> {
+        mapped::files(self.place.as_ref()?.freezer.as_ref()?, self.pid)
     }
 
     /// Kills everything in the jail, at once.

@@ -12,7 +12,10 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use sys::{Birth, Instruction, MountAttributes, Namespaces, Reach, Side};
 
 use crate::cgroup::{Driver, Group};
-use crate::message::{Access, Assignment, At as _, Enforcement, Fault, Knock, Profile, Spec, Tree};
+use crate::message::{
+    Access, Assignment, At as _, Enforcement, Fault, Knock, Layers, MOST_LAYERS, Profile, Spec,
+    Tree,
+};
 use crate::mutation::{Protection, keeps};
 use crate::seccomp::{UnixSockets, filter};
 use crate::shape::{FilterKind, Shape};
@@ -212,7 +215,7 @@ impl Birthplace {
         rustix::thread::set_thread_res_uid(None, user, None).at("change the effective user")
     }
 
-    /// Detached copies of the host directories a spec names: workspace, output, flavors.
+    /// Detached copies of the host directories a spec names: workspace, output, flavors, layers.
     fn trees(&self, spec: &Spec) -> Result<Vec<OwnedFd>, Fault> {
         let owner = if self.root { (spec.host_id, spec.host_id) } else { self.own };
         let mut trees = Vec::new();
@@ -224,10 +227,21 @@ impl Birthplace {
         for (_, path) in &spec.flavors {
             trees.push(self.host_tree(path, Access::ReadOnly, owner)?);
         }
+        if let Some(Layers { lower, upper }) = &spec.layers {
+            if lower.len() > MOST_LAYERS {
+                return Err(rustix::io::Errno::TOOBIG).at("mount the layers");
+            }
+            // Its owner is whoever keeps it; the trees in it are the jail's.
+            trees.push(Self::as_it_is(upper, Access::ReadWrite)?);
+            for path in lower {
+                trees.push(Self::as_it_is(path, Access::ReadOnly)?);
+            }
+        }
         Ok(trees)
     }
 
-    fn host_tree(&self, path: &Path, access: Access, jail: Owner) -> Result<OwnedFd, Fault> {
+    /// A detached copy of a directory, with its owners as they are.
+    fn as_it_is(path: &Path, access: Access) -> Result<OwnedFd, Fault> {
         fault::inject("tree")?;
         let tree = template::detached(path)?;
         let mut restrictions = MountAttributes::NO_SUID.and(MountAttributes::NO_DEVICES);
@@ -236,6 +250,11 @@ impl Birthplace {
         }
         sys::restrict_mount(&tree, restrictions, Reach::One)
             .at(format!("restrict the mount of {}", path.display()))?;
+        Ok(tree)
+    }
+
+    fn host_tree(&self, path: &Path, access: Access, jail: Owner) -> Result<OwnedFd, Fault> {
+        let tree = Self::as_it_is(path, access)?;
         let status = rustix::fs::fstat(&tree).at("look at a directory")?;
         let owner = (status.st_uid, status.st_gid);
         // Without root a mount cannot be mapped: then the files must be the user's own as they are.

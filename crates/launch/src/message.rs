@@ -99,6 +99,8 @@ pub struct Spec {
     pub command: Option<Command>,
     pub workspace: Tree,
     pub output: Tree,
+    /// What [`Tree::Layered`] shows a part of.
+    pub layers: Option<Layers>,
     /// A file to put into the workspace before it is closed to writing.
     pub code: Option<String>,
     /// Read-only trees at `/opt/flavors/<name>`.
@@ -130,13 +132,30 @@ pub enum Tree {
     Fresh { bytes: u64, access: Access },
     /// A directory of the host.
     Host { path: PathBuf, access: Access },
+    /// The directory of this name in [`Spec::layers`].
+    Layered { access: Access },
 }
+
+/// An overlay: immutable trees below, one above that takes what is written. Each holds `workspace` and
+/// `output`, or what of them it changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layers {
+    /// The topmost first.
+    pub lower: Vec<PathBuf>,
+    /// Holds `files`, the tree that is written to, and `work`, which the kernel needs.
+    pub upper: PathBuf,
+}
+
+/// More trees than this are not mounted over each other: a message carries no more descriptors.
+pub const MOST_LAYERS: usize = 128;
 
 impl Tree {
     /// Whether the jail may write to it.
     pub fn access(&self) -> Access {
         match self {
-            Self::Fresh { access, .. } | Self::Host { access, .. } => *access,
+            Self::Fresh { access, .. } | Self::Host { access, .. } | Self::Layered { access } => {
+                *access
+            }
         }
     }
 }
@@ -234,7 +253,8 @@ pub enum Knock {
 /// What turns a blank jail into somebody's.
 ///
 /// Descriptors, in order: report socket; standard input, output and error if there is a command; the
-/// code if any; then one directory tree for each tree and flavor that is the host's.
+/// code if any; then one directory tree for each tree and flavor that is the host's, and those of the
+/// layers: the upper one, then the lower ones.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Assignment {
     pub spec: Spec,

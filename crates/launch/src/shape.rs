@@ -17,18 +17,28 @@ pub(crate) struct Shape {
 /// What stands at `/workspace` or `/output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
-    /// The size of what is mounted fresh; `None` where a directory of the host will be.
-    pub(crate) fresh: Option<u64>,
+    pub(crate) ground: Ground,
     pub(crate) access: Access,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ground {
+    /// Mounted fresh, of this size.
+    Fresh(u64),
+    /// A directory of the host, known when there is a jail for it.
+    Host,
+    /// A part of an overlay, likewise.
+    Layered,
 }
 
 impl Place {
     fn of(tree: &Tree) -> Self {
-        let fresh = match tree {
-            Tree::Fresh { bytes, .. } => Some(*bytes),
-            Tree::Host { .. } => None,
+        let ground = match tree {
+            Tree::Fresh { bytes, .. } => Ground::Fresh(*bytes),
+            Tree::Host { .. } => Ground::Host,
+            Tree::Layered { .. } => Ground::Layered,
         };
-        Self { fresh, access: tree.access() }
+        Self { ground, access: tree.access() }
     }
 }
 
@@ -43,7 +53,7 @@ impl Shape {
     pub(crate) fn of(spec: &Spec, host_id: u32) -> Self {
         let (workspace, output) = (Place::of(&spec.workspace), Place::of(&spec.output));
         // Somebody outside could have a socket in a directory of the host.
-        let alone = workspace.fresh.is_some() && output.fresh.is_some();
+        let alone = workspace.ground != Ground::Host && output.ground != Ground::Host;
         let unix = if alone { UnixSockets::Allowed } else { UnixSockets::Refused };
         Self {
             host_id,
@@ -57,6 +67,6 @@ impl Shape {
 
     /// Whether all that is mounted is known already: then Landlock can be, too.
     pub(crate) fn is_whole(&self) -> bool {
-        self.workspace.fresh.is_some() && self.output.fresh.is_some()
+        [self.workspace, self.output].iter().all(|place| matches!(place.ground, Ground::Fresh(_)))
     }
 }

@@ -122,7 +122,7 @@ fn decide<'a>(
     if [Method::CONNECT, Method::TRACE].contains(request.method()) {
         return Err(stop(Refusal::BadMethod, None, rest));
     }
-    let provider = shared.providers.get(service);
+    let provider = shared.providers.routed(service);
     let injection = provider.map(|provider| &provider.injection);
     let Some(token) = presented::token(request.headers(), injection) else {
         return Err(stop(Refusal::NoToken, None, rest));
@@ -145,7 +145,7 @@ fn decide<'a>(
     {
         return Err(stop(Refusal::ScopeDenied, Some(&grant), rest));
     }
-    let Some(key) = shared.book.key(&grant.key_tenant, &grant.service) else {
+    let Some(key) = shared.book.key(&grant.key_tenant, &provider.keyed_by) else {
         return Err(stop(Refusal::NoUpstreamKey, Some(&grant), rest));
     };
     Ok(Passed { grant, provider, path, key })

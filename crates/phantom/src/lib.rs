@@ -27,4 +27,4 @@ pub use journal::Journal;
 pub use provider::{Injection, Provider, ProviderError, Providers};
 pub use scope::{Scope, ScopeError};
 pub use serve::{Config, Door, Proxy, StartError};
-pub use upstream::TlsError;
+pub use upstream::{TlsError, client_tls};

@@ -20,6 +20,8 @@ pub enum Injection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
     pub service: ServiceId,
+    /// The service whose key is used.
+    pub keyed_by: ServiceId,
     /// Scheme, host, port and perhaps a path that everything is below; no query, no credentials.
     base: Uri,
     pub injection: Injection,
@@ -74,8 +76,10 @@ impl Provider {
         url: (&str, &str),
         key: &str,
     ) -> Self {
+        let service: ServiceId = service.parse().expect("a built-in name is a name");
         Self {
-            service: service.parse().expect("a built-in name is a name"),
+            keyed_by: service.clone(),
+            service,
             base: Uri::from_static(base),
             injection,
             key_variable: key.to_owned(),
@@ -92,6 +96,7 @@ impl Provider {
             name.parse().map_err(|error| ProviderError::Name(name.to_owned(), error))?;
         let variable = name.to_uppercase().replace('-', "_");
         Ok(Self {
+            keyed_by: service.clone(),
             service,
             base: base(url)?,
             injection: parse_injection(injection)?,
@@ -104,12 +109,17 @@ impl Provider {
 
 /// All upstreams, in the order they are shown.
 #[derive(Debug, Clone)]
-pub struct Providers(Vec<Provider>);
+pub struct Providers {
+    /// Shown, and to be had by name.
+    named: Vec<Provider>,
+    /// Where repositories are of a service whose API is elsewhere; only the clone-jail uses them.
+    git: Vec<Provider>,
+}
 
 impl Default for Providers {
     fn default() -> Self {
         let anthropic = Injection::Header(HeaderName::from_static("x-api-key"));
-        Self(vec![
+        let named = vec![
             Provider::built_in(
                 "openai",
                 "https://api.openai.com",
@@ -138,23 +148,35 @@ impl Default for Providers {
                 ("STRIPE_API_BASE", ""),
                 "STRIPE_API_KEY",
             ),
-        ])
+        ];
+        let user = "x-access-token".to_owned();
+        let github = Provider {
+            keyed_by: "github".parse().expect("a built-in name is a name"),
+            ..Provider::built_in(
+                "github-git",
+                "https://github.com",
+                Injection::Basic { user },
+                ("", ""),
+                "",
+            )
+        };
+        Self { named, git: vec![github] }
     }
 }
 
 impl Providers {
     /// Adds an upstream.
     pub fn add(&mut self, provider: Provider) -> Result<(), ProviderError> {
-        if self.get(provider.service.as_str()).is_some() {
+        if self.routed(provider.service.as_str()).is_some() {
             return Err(ProviderError::Twice(provider.service));
         }
-        self.0.push(provider);
+        self.named.push(provider);
         Ok(())
     }
 
     /// Sends a service's requests elsewhere: a gateway, an enterprise host, a stand-in.
     pub fn set_upstream(&mut self, service: &str, url: &str) -> Result<(), ProviderError> {
-        let provider = self.0.iter_mut().find(|provider| provider.service.as_str() == service);
+        let provider = self.named.iter_mut().find(|provider| provider.service.as_str() == service);
         let provider = provider.ok_or_else(|| ProviderError::Unknown(service.to_owned()))?;
         provider.base = base(url)?;
         Ok(())
@@ -162,12 +184,26 @@ impl Providers {
 
     /// One upstream by name.
     pub fn get(&self, service: &str) -> Option<&Provider> {
-        self.0.iter().find(|provider| provider.service.as_str() == service)
+        self.named.iter().find(|provider| provider.service.as_str() == service)
+    }
+
+    /// The upstream for a service's repositories on a host.
+    pub fn for_git(&self, service: &str, host: &str) -> Option<&Provider> {
+        let all = self.git.iter().chain(&self.named);
+        let is_at = |provider: &&Provider| {
+            provider.keyed_by.as_str() == service && provider.base.host() == Some(host)
+        };
+        all.into_iter().find(is_at)
+    }
+
+    /// One upstream by the name it has in a path.
+    pub(crate) fn routed(&self, service: &str) -> Option<&Provider> {
+        self.named.iter().chain(&self.git).find(|provider| provider.service.as_str() == service)
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Provider> {
-        self.0.iter()
+        self.named.iter()
     }
 }
 

@@ -39,7 +39,7 @@ pub enum TlsError {
 
 impl Upstreams {
     pub(crate) fn new() -> Result<Self, TlsError> {
-        let tls = tls()?;
+        let tls = client_tls()?;
         let connector = |http2: bool| {
             let mut http = HttpConnector::new();
             http.enforce_http(false);
@@ -67,7 +67,8 @@ impl Upstreams {
     }
 }
 
-fn tls() -> Result<ClientConfig, TlsError> {
+/// A TLS client that trusts what the system trusts.
+pub fn client_tls() -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {

@@ -9,16 +9,27 @@
 mod audit;
 mod credentials;
 mod database;
+mod host_ids;
 mod jails;
+mod keys;
+mod layers;
 mod sessions;
+mod snapshots;
 mod time;
+mod usage;
+mod workspaces;
 
 pub use audit::{AuditFilter, AuditRow, NewAuditRow, Transfer};
 pub use credentials::Credential;
 pub use database::{Store, StoreError};
 pub use jails::{JailEnd, JailFilter, JailKind, JailRow, JailStatistics, JailStatus, NewJail};
+pub use keys::{ApiKeyRow, NewApiKey};
+pub use layers::{Layer, LayerTotals};
 pub use sessions::{Session, Token};
+pub use snapshots::{Snapshot, SnapshotFilter, SnapshotRow, SnapshotTotals};
 pub use time::now;
+pub use usage::Usage;
+pub use workspaces::{Change, Domain, NewLayer, Target, Workspace};
 
 use ids::TenantId;
 

@@ -2,10 +2,13 @@ import { Audit } from "./audit.js";
 import { Credentials } from "./credentials.js";
 import { Http } from "./http.js";
 import { Jails } from "./jails.js";
+import { Keys } from "./keys.js";
 import { Public } from "./public.js";
 import { Runs } from "./runs.js";
 import { Sessions } from "./sessions.js";
 import { Settings } from "./settings.js";
+import { Snapshots } from "./snapshots.js";
+import { Workspaces } from "./workspaces.js";
 
 export interface AgentjailConfig {
   /** Where the control plane is, for instance `http://localhost:7000`. */
@@ -14,6 +17,10 @@ export interface AgentjailConfig {
   apiKey?: string | undefined;
   /** Instead of the global one. */
   fetch?: typeof fetch;
+  /** Milliseconds that a request may take to the head of its answer, unless it says otherwise. Default: no limit. */
+  timeoutMs?: number;
+  /** How often a request that only reads is sent again if it found nobody, or was told to come later. Default 2. */
+  retries?: number;
 }
 
 /** One control plane, as one key sees it. */
@@ -23,6 +30,9 @@ export class Agentjail {
   readonly runs: Runs;
   readonly audit: Audit;
   readonly jails: Jails;
+  readonly keys: Keys;
+  readonly workspaces: Workspaces;
+  readonly snapshots: Snapshots;
   readonly settings: Settings;
   readonly public: Public;
 
@@ -33,6 +43,9 @@ export class Agentjail {
     this.runs = new Runs(http);
     this.audit = new Audit(http);
     this.jails = new Jails(http);
+    this.keys = new Keys(http);
+    this.workspaces = new Workspaces(http);
+    this.snapshots = new Snapshots(http);
     this.settings = new Settings(http);
     this.public = new Public(http);
   }

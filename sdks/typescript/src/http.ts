@@ -4,6 +4,8 @@ import { AgentjailError } from "./error.js";
 export interface RequestOptions {
   /** Ends the request; a run that is under way is ended with it. */
   signal?: AbortSignal;
+  /** Milliseconds that the answer's head may take. A run that is under way is ended with its request. */
+  timeoutMs?: number;
 }
 
 interface Request extends RequestOptions {
@@ -16,13 +18,20 @@ export interface HttpConfig {
   baseUrl: string;
   apiKey?: string | undefined;
   fetch?: typeof fetch;
+  timeoutMs?: number;
+  retries?: number;
 }
+
+/** Answers after which a request that only reads is sent again, if they say when (`Retry-After`). */
+const PASSING = [429, 503];
 
 /** One place that speaks HTTP. */
 export class Http {
   readonly #baseUrl: string;
   readonly #apiKey: string | undefined;
   readonly #fetch: typeof fetch;
+  readonly #timeoutMs: number | undefined;
+  readonly #retries: number;
 
   constructor(config: HttpConfig) {
     if (!config.baseUrl) throw new Error("baseUrl is required");
@@ -30,6 +39,8 @@ export class Http {
     if (typeof given !== "function") throw new Error("no fetch: pass one as `fetch`");
     this.#baseUrl = config.baseUrl.replace(/\/+$/, "");
     this.#apiKey = config.apiKey || undefined;
+    this.#timeoutMs = config.timeoutMs;
+    this.#retries = config.retries ?? 2;
     // Called by itself: as a method it is an "illegal invocation" in browsers.
     this.#fetch = (input, init) => given(input, init);
   }
@@ -50,23 +61,77 @@ export class Http {
       headers["content-type"] = "application/json";
       init.body = JSON.stringify(request.body);
     }
-    if (request.signal !== undefined) init.signal = request.signal;
-    const response = await this.#send(`${this.#baseUrl}${path}${queryOf(request.query)}`, init);
-    if (response.ok) return response;
-    const requestId = response.headers?.get("x-request-id") ?? undefined;
-    throw new AgentjailError(response.status, await read(response), response.statusText, { requestId });
-  }
-
-  async #send(url: string, init: RequestInit): Promise<Response> {
-    try {
-      return await this.#fetch(url, init);
-    } catch (cause) {
-      // The caller's own abort is theirs to recognise.
-      if (init.signal?.aborted) throw cause;
-      const text = cause instanceof Error ? cause.message : String(cause);
-      throw new AgentjailError(0, null, text, { cause });
+    const url = `${this.#baseUrl}${path}${queryOf(request.query)}`;
+    const limit = request.timeoutMs ?? this.#timeoutMs;
+    // Only what changes nothing is sent twice: nobody knows how far a request got whose answer is missing.
+    for (let left = method === "GET" ? this.#retries : 0; ; left--) {
+      const last = left <= 0;
+      let response: Response;
+      try {
+        response = await this.#send(url, init, request.signal, limit);
+      } catch (error) {
+        if (last || !(error instanceof AgentjailError) || error.status !== 0) throw error;
+        await pause(100 * 2 ** (this.#retries - left), request.signal);
+        continue;
+      }
+      if (response.ok) return response;
+      const after = PASSING.includes(response.status) ? response.headers?.get("retry-after") : null;
+      if (last || !after) {
+        const requestId = response.headers?.get("x-request-id") ?? undefined;
+        throw new AgentjailError(response.status, await read(response), response.statusText, { requestId });
+      }
+      await response.body?.cancel().catch(() => undefined);
+      await pause(Math.min((Number(after) || 1) * 1000, 10_000), request.signal);
     }
   }
+
+  /** Sends a request with the key and gives the answer, whatever it is. */
+  raw(path: string, init: RequestInit): Promise<Response> {
+    const headers = new Headers(init.headers);
+    if (this.#apiKey !== undefined) headers.set("authorization", `Bearer ${this.#apiKey}`);
+    return this.#send(`${this.#baseUrl}${path}`, { ...init, headers }, init.signal ?? undefined, undefined);
+  }
+
+  async #send(
+    url: string,
+    init: RequestInit,
+    signal: AbortSignal | undefined,
+    timeoutMs: number | undefined,
+  ): Promise<Response> {
+    const stop = new AbortController();
+    const forward = () => stop.abort(signal?.reason);
+    if (signal?.aborted) forward();
+    signal?.addEventListener("abort", forward, { once: true });
+    const timer = timeoutMs === undefined ? undefined : setTimeout(() => stop.abort(), timeoutMs);
+    const watched = signal !== undefined || timer !== undefined;
+    try {
+      return await this.#fetch(url, watched ? { ...init, signal: stop.signal } : init);
+    } catch (cause) {
+      // The caller's own abort is theirs to recognise.
+      if (signal?.aborted) throw cause;
+      if (stop.signal.aborted) throw new AgentjailError(408, null, `no answer in ${timeoutMs} ms`, { cause });
+      const text = cause instanceof Error ? cause.message : String(cause);
+      throw new AgentjailError(0, null, text, { cause });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** Waits, unless the caller has enough. */
+function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+  return new Promise((done, fail) => {
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", stop);
+      done();
+    }, ms);
+    const stop = () => {
+      clearTimeout(timer);
+      fail(signal?.reason);
+    };
+    if (signal?.aborted) stop();
+    else signal?.addEventListener("abort", stop, { once: true });
+  });
 }
 
 /** A path whose parts are encoded, so that an id cannot become another path. */

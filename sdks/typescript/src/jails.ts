@@ -1,4 +1,5 @@
 import { path, type Http, type RequestOptions } from "./http.js";
+import { pages } from "./pages.js";
 import type { JailKind, JailRecord, JailsList, JailStatus } from "./types.js";
 
 /** The ledger of everything that ran. */
@@ -23,6 +24,15 @@ export class Jails {
       q: q || undefined,
     };
     return this.#http.request("GET", "/v1/jails", { ...options, query });
+  }
+
+  /** All of them, page by page as they are asked for. */
+  all(
+    params: { status?: JailStatus; kind?: JailKind; q?: string; pageSize?: number } = {},
+    options?: RequestOptions,
+  ): AsyncGenerator<JailRecord, void, void> {
+    const { pageSize, ...filter } = params;
+    return pages(pageSize, (limit, offset) => this.list({ ...filter, limit, offset }, options));
   }
 
   get(id: number, options?: RequestOptions): Promise<JailRecord> {

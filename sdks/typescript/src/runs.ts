@@ -1,7 +1,7 @@
 import { AgentjailError } from "./error.js";
+import { events } from "./events.js";
 import { set, type Http, type RequestOptions } from "./http.js";
 import { execOptions } from "./options.js";
-import { frames } from "./sse.js";
 import type { ExecResult, ForkRequest, ForkResult, RunRequest, StreamEvent } from "./types.js";
 
 /** Code in a throwaway jail. */
@@ -26,10 +26,7 @@ export class Runs {
     const request = { ...options, body: runBody(params), accept: "text/event-stream" };
     const response = await this.#http.open("POST", "/v1/runs/stream", request);
     if (response.body === null) throw new AgentjailError(response.status, null, "stream failed");
-    for await (const frame of frames(response.body)) {
-      const event = eventOf(frame.event, frame.data);
-      if (event !== undefined) yield event;
-    }
+    yield* events(response.body);
   }
 
   /** Runs a parent, and children that begin with what it had written by then. */
@@ -45,6 +42,8 @@ export class Runs {
         children: many ? children : undefined,
         language: params.language,
         fork_after_ms: params.forkAfterMs,
+        session_id: params.sessionId,
+        git: params.git,
       }),
       ...execOptions(params),
     };
@@ -55,24 +54,4 @@ export class Runs {
 function runBody(params: RunRequest): Record<string, unknown> {
   const { code, language, sessionId, git } = params;
   return { ...set({ code, language, session_id: sessionId, git }), ...execOptions(params) };
-}
-
-function eventOf(name: string, data: string): StreamEvent | undefined {
-  switch (name) {
-    case "stdout":
-    case "stderr":
-      return { type: name, line: data };
-    case "started":
-    case "stats":
-    case "completed":
-    case "error":
-      try {
-        return { type: name, ...(JSON.parse(data) as object) } as StreamEvent;
-      } catch {
-        return undefined;
-      }
-    default:
-      // A later server may say more.
-      return undefined;
-  }
 }

@@ -1,6 +1,6 @@
 import { path, set, type Http, type RequestOptions } from "./http.js";
 import { execOptions } from "./options.js";
-import type { ExecOptions, ExecResult, ServiceId, Session } from "./types.js";
+import type { ExecOptions, ExecResult, RunRequest, ServiceId, Session } from "./types.js";
 
 /** Phantom tokens for some services, and jails that hold nothing else. */
 export class Sessions {
@@ -31,6 +31,13 @@ export class Sessions {
   /** Revokes the session's tokens, also in the middle of a stream. */
   close(id: string, options?: RequestOptions): Promise<void> {
     return this.#http.request("DELETE", path`/v1/sessions/${id}`, options);
+  }
+
+  /** Runs code in a throwaway jail with the session's environment. */
+  run(id: string, params: Omit<RunRequest, "sessionId">, options?: RequestOptions): Promise<ExecResult> {
+    const { code, language, git } = params;
+    const body = { ...set({ code, language, git }), ...execOptions(params) };
+    return this.#http.request("POST", path`/v1/sessions/${id}/runs`, { ...options, body });
   }
 
   /** Runs one command in a throwaway jail with the session's environment. */

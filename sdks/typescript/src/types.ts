@@ -144,6 +144,9 @@ export interface ForkRequest extends ExecOptions {
   forkAfterMs?: number;
   timeoutSecs?: number;
   memoryMb?: number;
+  /** A session whose environment, and phantom proxy, all of them get. */
+  sessionId?: string;
+  git?: GitSeed;
 }
 
 export interface ForkMeta {
@@ -153,6 +156,8 @@ export interface ForkMeta {
   bytes_cloned: number;
   method: "reflink" | "copy" | "mixed";
   was_frozen: boolean;
+  /** How long the parent stood still. */
+  freeze_ms?: number;
 }
 
 export interface ForkResult {
@@ -264,6 +269,154 @@ export interface SettingsSnapshot {
   snapshots: { gc: { max_age_secs: number | null; max_count: number | null; tick_secs: number } | null };
 }
 
+/**
+ * What to clone. `ref`: a branch, a tag, or a commit's full hash. `credential`: a service whose upstream is the
+ * repository's host (`github` for github.com), and whose key clones it; the key does not enter the jail.
+ */
 export type GitSeed =
-  | { repo: string; ref?: string }
-  | { repos: { repo: string; ref?: string; dir?: string }[] };
+  | { repo: string; ref?: string; credential?: ServiceId; depth?: number }
+  | { repos: { repo: string; ref?: string; dir?: string; credential?: ServiceId }[]; depth?: number };
+
+export interface WorkspaceSpec {
+  memory_mb: number;
+  timeout_secs: number;
+  cpu_percent: number;
+  max_pids: number;
+  network_mode: "none" | "loopback" | "allowlist";
+  network_domains: string[];
+  seccomp: SeccompSpec;
+  idle_timeout_secs: number;
+  flavors?: string[];
+}
+
+/** A host name, and where the gateway sends its requests: exactly one of the two. */
+export interface WorkspaceDomain {
+  domain: string;
+  backend_url?: string;
+  /** A port inside the workspace's jail. */
+  vm_port?: number;
+}
+
+export interface Workspace {
+  id: string;
+  tenant_id?: string;
+  created_at: string;
+  deleted_at: string | null;
+  /** For admins; else empty. */
+  source_dir: string;
+  output_dir: string;
+  config: WorkspaceSpec;
+  git_repo: string | null;
+  git_ref: string | null;
+  label: string | null;
+  domains: WorkspaceDomain[];
+  last_exec_at: string | null;
+  paused_at: string | null;
+  auto_snapshot: string | null;
+}
+
+export interface WorkspaceList {
+  rows: Workspace[];
+  total: number;
+  limit: number;
+  offset: number;
+}
+
+export interface WorkspaceCreateRequest extends ExecOptions {
+  git?: GitSeed;
+  label?: string;
+  memoryMb?: number;
+  timeoutSecs?: number;
+  /** Seconds without a command after which it is put aside; 0 is never. */
+  idleTimeoutSecs?: number;
+  domains?: WorkspaceDomain[];
+}
+
+export interface WorkspaceExecRequest {
+  cmd: string;
+  args?: string[];
+  timeoutSecs?: number;
+  memoryMb?: number;
+  /** The last word on a name counts. */
+  env?: [string, string][];
+  /** A session whose environment, and phantom proxy, the command gets. */
+  sessionId?: string;
+  /** What the command reads. */
+  stdin?: string;
+}
+
+export interface WorkspaceForkResponse {
+  parent: Workspace;
+  forks: Workspace[];
+  snapshot_id: string;
+  /** How long a running command stood still; null if none ran. */
+  freeze_ms?: number | null;
+}
+
+export interface SnapshotRecord {
+  id: string;
+  tenant_id?: string;
+  workspace_id: string | null;
+  name: string | null;
+  created_at: string;
+  /** For admins; else empty. */
+  path: string;
+  size_bytes: number;
+  files?: number;
+  /** What is not kept: sockets, FIFOs, devices, set-id bits. */
+  left_out?: { count: number; first: { path: string; reason: string }[] };
+  /** How long a running command stood still. In the answer to taking it only. */
+  freeze_ms?: number;
+}
+
+export interface SnapshotList {
+  rows: SnapshotRecord[];
+  total: number;
+  limit: number;
+  offset: number;
+}
+
+export interface SnapshotManifestEntry {
+  path: string;
+  mode: number;
+  /** BLAKE3-256, in hex; empty for what has no content. */
+  hash: string;
+  size: number;
+  type?: "file" | "symlink" | "directory";
+  /** What `path` is from: `/workspace` or `/output`. */
+  root?: "workspace" | "output";
+  target?: string;
+  /** Of a name that is not UTF-8. */
+  path_base64?: string;
+}
+
+export interface SnapshotManifest {
+  kind: "incremental" | "classic";
+  entries: SnapshotManifestEntry[];
+}
+
+export interface SnapshotDiff {
+  against: string;
+  added: SnapshotManifestEntry[];
+  changed: { before: SnapshotManifestEntry; after: SnapshotManifestEntry }[];
+  removed: SnapshotManifestEntry[];
+  totals: { added: number; changed: number; removed: number };
+  /** Whether there are more than are listed. */
+  truncated: boolean;
+}
+
+export interface ApiKeyRecord {
+  id: string;
+  tenant: string;
+  role: "admin" | "operator";
+  label: string;
+  created_at: string;
+  expires_at: string | null;
+  revoked_at: string | null;
+  last_used_at: string | null;
+}
+
+export interface CreatedApiKey extends ApiKeyRecord {
+  /** Shown this once. */
+  key: string;
+}

@@ -54,6 +54,31 @@ test("each method sends what its route expects", async () => {
     [() => aj.runs.create({ code: "1", language: "python", timeoutSecs: 9, memoryMb: 1, sessionId: "sess_1", ...options }), "POST", "/v1/runs", { code: "1", language: "python", session_id: "sess_1", timeout_secs: 9, memory_mb: 1, ...wire }],
     [() => aj.runs.fork({ parentCode: "p", children: [{ code: "c", memoryMb: 2 }], forkAfterMs: 7 }), "POST", "/v1/runs/fork", { parent_code: "p", children: [{ code: "c", memory_mb: 2 }], fork_after_ms: 7 }],
     [() => aj.runs.fork({ parentCode: "p", childCode: "c" }), "POST", "/v1/runs/fork", { parent_code: "p", child_code: "c" }],
+    [() => aj.sessions.run("sess_1", { code: "1", git: { repo: "https://h/a" } }), "POST", "/v1/sessions/sess_1/runs", { code: "1", git: { repo: "https://h/a" } }],
+    [() => aj.workspaces.create(), "POST", "/v1/workspaces", {}],
+    [() => aj.workspaces.create({ git: { repo: "https://h/a", ref: "main" }, label: "ci", memoryMb: 1, timeoutSecs: 2, idleTimeoutSecs: 0, domains: [{ domain: "a.b", vm_port: 1 }], flavors: ["nodejs"], ...options }), "POST", "/v1/workspaces", { git: { repo: "https://h/a", ref: "main" }, label: "ci", memory_mb: 1, timeout_secs: 2, idle_timeout_secs: 0, domains: [{ domain: "a.b", vm_port: 1 }], flavors: ["nodejs"], ...wire }],
+    [() => aj.workspaces.list(), "GET", "/v1/workspaces"],
+    [() => aj.workspaces.list({ limit: 10, offset: 20 }), "GET", "/v1/workspaces?limit=10&offset=20"],
+    [() => aj.workspaces.list({ q: "a b" }), "GET", "/v1/workspaces?q=a+b"],
+    [() => aj.workspaces.get("wrk_1"), "GET", "/v1/workspaces/wrk_1"],
+    [() => aj.workspaces.rename("wrk_1", "new"), "PATCH", "/v1/workspaces/wrk_1", { label: "new" }],
+    [() => aj.workspaces.delete("wrk_1"), "DELETE", "/v1/workspaces/wrk_1"],
+    [() => aj.workspaces.exec("wrk_1", { cmd: "ls" }), "POST", "/v1/workspaces/wrk_1/exec", { cmd: "ls" }],
+    [() => aj.workspaces.exec("wrk_1", { cmd: "ls", args: ["-l"], timeoutSecs: 5, memoryMb: 64, env: [["A", "1"]], sessionId: "sess_1", stdin: "x" }), "POST", "/v1/workspaces/wrk_1/exec", { cmd: "ls", args: ["-l"], timeout_secs: 5, memory_mb: 64, env: [["A", "1"]], session_id: "sess_1", stdin: "x" }],
+    [() => aj.workspaces.fork("wrk_1", { count: 3, label: "try" }), "POST", "/v1/workspaces/wrk_1/fork", { count: 3, label: "try" }],
+    [() => aj.workspaces.restore("wrk_1", "snap_1"), "POST", "/v1/workspaces/wrk_1/restore", { snapshot_id: "snap_1" }],
+    [() => aj.snapshots.create("wrk_1"), "POST", "/v1/workspaces/wrk_1/snapshot", {}],
+    [() => aj.snapshots.create("wrk_1", { name: "n" }), "POST", "/v1/workspaces/wrk_1/snapshot", { name: "n" }],
+    [() => aj.snapshots.list({ workspaceId: "wrk_abc" }), "GET", "/v1/snapshots?workspace_id=wrk_abc"],
+    [() => aj.snapshots.get("snap_1"), "GET", "/v1/snapshots/snap_1"],
+    [() => aj.snapshots.manifest("snap_1"), "GET", "/v1/snapshots/snap_1/manifest"],
+    [() => aj.snapshots.diff("snap_2", "snap_1", { limit: 5 }), "GET", "/v1/snapshots/snap_2/diff?against=snap_1&limit=5"],
+    [() => aj.snapshots.verify("snap_1"), "POST", "/v1/snapshots/snap_1/verify"],
+    [() => aj.snapshots.delete("snap_1"), "DELETE", "/v1/snapshots/snap_1"],
+    [() => aj.snapshots.createWorkspaceFrom("snap_1", { parentWorkspaceId: "wrk_1", label: "l" }), "POST", "/v1/workspaces/from-snapshot", { snapshot_id: "snap_1", parent_workspace_id: "wrk_1", label: "l" }],
+    [() => aj.keys.create({ role: "operator", tenant: "t", label: "l", ttlSecs: 9 }), "POST", "/v1/keys", { role: "operator", tenant: "t", label: "l", ttl_secs: 9 }],
+    [() => aj.keys.list(), "GET", "/v1/keys"],
+    [() => aj.keys.revoke("key_1"), "DELETE", "/v1/keys/key_1"],
     [() => aj.audit.recent(), "GET", "/v1/audit"],
     [() => aj.audit.recent(50), "GET", "/v1/audit?limit=50"],
     [() => aj.jails.list(), "GET", "/v1/jails"],
@@ -151,4 +176,64 @@ test("leaving the loop cancels the stream", async () => {
   const { aj, cancelled } = streaming("event: stdout\ndata: x\n\n".repeat(100), 10);
   for await (const _ of aj.runs.stream({ code: "" })) break;
   assert.equal(cancelled(), true);
+});
+
+test("forks are from 1 to 16, and a snapshot's parent is looked up if it is not given", async () => {
+  const { aj, calls } = stubbed({ status: 200, body: { workspace_id: "wrk_parent" } });
+  for (const count of [0, 17, NaN]) await assert.rejects(aj.workspaces.fork("wrk_1", { count }), /count/);
+  assert.equal(calls.length, 0);
+  await aj.snapshots.createWorkspaceFrom("snap_1", { label: "recovered" });
+  assert.deepEqual(calls.map((call) => [call.method, call.url]), [
+    ["GET", "http://ctl.test/v1/snapshots/snap_1"],
+    ["POST", "http://ctl.test/v1/workspaces/from-snapshot"],
+  ]);
+  assert.deepEqual(calls[1].body, { snapshot_id: "snap_1", parent_workspace_id: "wrk_parent", label: "recovered" });
+});
+
+test("pages are fetched as they are asked for", async () => {
+  const asked = [];
+  const fetch = async (url) => {
+    asked.push(new URL(url).search);
+    const offset = Number(new URL(url).searchParams.get("offset"));
+    const rows = [0, 1, 2, 3, 4].slice(offset, offset + 2).map((id) => ({ id }));
+    return Response.json({ rows, total: 5, limit: 2, offset });
+  };
+  const aj = new Agentjail({ baseUrl: "http://ctl.test", fetch });
+  const seen = [];
+  for await (const { id } of aj.workspaces.all({ pageSize: 2 })) seen.push(id);
+  assert.deepEqual([seen, asked.length], [[0, 1, 2, 3, 4], 3]);
+  for await (const _ of aj.jails.all({ pageSize: 2 })) break;
+  assert.equal(asked.length, 4);
+});
+
+test("only what reads is sent again, and only where that helps", async () => {
+  const counted = async (answers, call, options) => {
+    let sent = 0;
+    const fetch = async () => {
+      const answer = answers[Math.min(sent++, answers.length - 1)];
+      if (answer instanceof Error) throw answer;
+      return new Response("{}", answer);
+    };
+    const error = await call(new Agentjail({ baseUrl: "http://ctl.test", fetch, ...options })).catch((error) => error);
+    return [sent, error?.code];
+  };
+  const list = (aj) => aj.sessions.list();
+  const refused = new TypeError("fetch failed");
+  assert.deepEqual(await counted([refused, { status: 200 }], list), [2, undefined]);
+  assert.deepEqual(await counted([refused], list), [3, "NETWORK"]);
+  assert.deepEqual(await counted([refused], list, { retries: 0 }), [1, "NETWORK"]);
+  assert.deepEqual(await counted([{ status: 429, headers: { "retry-after": "0.01" } }, { status: 200 }], list), [2, undefined]);
+  assert.deepEqual(await counted([{ status: 429 }], list), [1, "RATE_LIMITED"]);
+  assert.deepEqual(await counted([{ status: 504 }], list), [1, "TIMEOUT"]);
+  assert.deepEqual(await counted([refused, { status: 200 }], (aj) => aj.runs.create({ code: "1" })), [1, "NETWORK"]);
+});
+
+test("a request ends when its time is up, or its caller says so", async () => {
+  const fetch = (_, init) => new Promise((_, fail) => init.signal.addEventListener("abort", () => fail(init.signal.reason)));
+  const aj = new Agentjail({ baseUrl: "http://ctl.test", fetch, timeoutMs: 20 });
+  await assert.rejects(aj.sessions.list(), (error) => error.code === "TIMEOUT" && error.status === 408);
+  await assert.rejects(aj.sessions.list({ timeoutMs: 5 }), (error) => error.message.includes("5 ms"));
+  const stop = new AbortController();
+  setTimeout(() => stop.abort(new Error("enough")), 5);
+  await assert.rejects(aj.sessions.list({ signal: stop.signal, timeoutMs: 5000 }), /enough/);
 });

@@ -156,6 +156,10 @@ impl Settings {
         }
     }
 
+    pub(crate) fn flavors(&self) -> &[String] {
+        &self.flavors
+    }
+
     /// As the ledger shows them.
     pub(crate) fn shown(&self) -> serde_json::Value {
         let mut shown = json!({

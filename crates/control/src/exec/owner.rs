@@ -2,20 +2,23 @@
 
 use std::time::Duration;
 
-use jail::{Jail, Outcome, Running};
+use jail::{Jail, Outcome, Pipes, Running};
 use jiff::Timestamp;
 use store::{JailEnd, Store};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::ask::{Ask, answer};
 use super::capture::{Head, Lines};
+use super::held::Held;
+use super::places::Place;
 use super::result::{ExecResult, NetworkUse, ResourceStats, signal_name};
-use super::service::{Live, LiveRows, Steer};
+use super::service::{Live, LiveRows};
 use crate::metrics::Metrics;
-use crate::network::{Served, SteerError};
+use crate::network::Served;
 
 /// How often statistics are taken of what runs.
 const SAMPLE: Duration = Duration::from_millis(500);
@@ -28,9 +31,6 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// command's end its row waits for it.
 const STALL: Duration = Duration::from_secs(60);
 const ROW_WAITS: Duration = Duration::from_secs(2);
-
-/// How long a jail may take to listen on the ports of a new policy. Its deadline waits meanwhile.
-const STEER: Duration = Duration::from_secs(5);
 
 /// A pipe's worth.
 const CHUNK: usize = 64 * 1024;
@@ -63,14 +63,17 @@ pub(super) enum Sink {
 pub(super) struct Owned {
     pub(super) running: Running,
     pub(super) served: Served,
-    pub(super) steered: mpsc::Receiver<Steer>,
+    pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) id: i64,
+    pub(super) listed: bool,
+    pub(super) stdin: Option<String>,
+    pub(super) held: Held,
     pub(super) timeout: Duration,
     pub(super) output_limit: usize,
     pub(super) store: Store,
     pub(super) live: LiveRows,
     pub(super) metrics: Metrics,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 /// Which of the two output streams.
@@ -86,6 +89,7 @@ enum Ended {
     ByItself,
     ClientGone,
     ServerStops,
+    Killed,
 }
 
 /// Sees a job through.
@@ -93,8 +97,11 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     let Owned {
         running,
         mut served,
-        mut steered,
+        mut asks,
         id,
+        listed,
+        stdin,
+        held,
         timeout: timeout_after,
         output_limit,
         store,
@@ -105,15 +112,16 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     let Running { mut jail, pipes, enforced, .. } = running;
     sink.send(Event::Started { pid: jail.pid() }).await;
     let (mut out, mut err) = (Head::new(output_limit), Head::new(output_limit));
-    let (stdout, stderr) = pipes.map(|pipes| (pipes.stdout, pipes.stderr)).unzip();
+    let (input, stdout, stderr) = apart(pipes);
+    let feed = feed(input.zip(stdin));
     let left = read(stdout, Stream::Stdout, id, &live, sink.events(), &mut out);
     let right = read(stderr, Stream::Stderr, id, &live, sink.events(), &mut err);
-    let mut output = Box::pin(async { tokio::join!(left, right) });
+    let mut output = Box::pin(async { tokio::join!(left, right, feed) });
     let mut output_ended = false;
     let (outcome, ended) = {
-        let steering = (&mut served, &mut steered);
+        let asked = (&mut served, &mut asks);
         let mut end =
-            std::pin::pin!(end(&mut jail, timeout_after, &mut sink, id, &live, stop, steering));
+            std::pin::pin!(end(&mut jail, timeout_after, &mut sink, id, &live, stop, asked));
         tokio::select! {
             _ = output.as_mut() => {
                 output_ended = true;
@@ -124,16 +132,23 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     };
     // What could write is dead: its place is free, though a client may still be reading.
     let network = served.used();
-    drop((served, steered, place));
+    drop((served, place));
     if !output_ended {
         // All that is left is in the pipes.
         let limit = if sink.is_stream() { ROW_WAITS } else { DRAIN };
         output_ended = timeout(limit, output.as_mut()).await.is_ok();
     }
+    if !held.is_empty() {
+        // What was lent to the jail is not given back before nothing of it is left.
+        jail.gone().await;
+    }
     let last = live.remove(id);
     let row = row(&outcome, &enforced, &last, ended, network.as_ref());
     // Before the caller hears: what was acknowledged is in the ledger.
-    if let Err(error) = store.end_jail(id, Timestamp::now(), &row).await {
+    drop(held);
+    // Whoever asks from now on, or has asked and waits, hears that it has ended: all of it.
+    drop(asks);
+    if let (true, Err(error)) = (listed, store.end_jail(id, Timestamp::now(), &row).await) {
         tracing::error!(jail.id = id, error = &error as &dyn std::error::Error, "row not closed");
     }
     metrics.jail_ended(outcome.timed_out, outcome.oom_killed, ended != Ended::ByItself);
@@ -147,7 +162,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     drop(output);
     match ended {
         Ended::ServerStops => sink.fail("the server stopped").await,
-        Ended::ByItself | Ended::ClientGone => {
+        Ended::ByItself | Ended::ClientGone | Ended::Killed => {
             sink.complete(result(&outcome, out, err, enforced, network)).await;
         }
     }
@@ -203,6 +218,7 @@ fn row(
             Ended::ByItself => None,
             Ended::ClientGone => Some("the client went away".to_owned()),
             Ended::ServerStops => Some("the server stopped".to_owned()),
+            Ended::Killed => Some("killed on request".to_owned()),
         },
         enforced: enforced.to_vec(),
         network: network.map(|network| serde_json::json!(network)),
@@ -221,7 +237,7 @@ async fn end(
     id: i64,
     live: &LiveRows,
     stop: &CancellationToken,
-    (served, steered): (&mut Served, &mut mpsc::Receiver<Steer>),
+    (served, asks): (&mut Served, &mut mpsc::Receiver<Ask>),
 ) -> (Outcome, Ended) {
     let mut ticks = interval_at(Instant::now() + SAMPLE, SAMPLE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -230,12 +246,13 @@ async fn end(
             outcome = jail.wait(limit) => return (outcome, Ended::ByItself),
             () = sink.gone() => Ended::ClientGone,
             () = stop.cancelled() => Ended::ServerStops,
-            Some((policy, told)) = steered.recv() => {
-                // Whoever asked may have gone; the policy is in force all the same.
-                let steered = timeout(STEER, served.steer(jail, policy)).await;
-                drop(told.send(steered.unwrap_or(Err(SteerError::Slow))));
-                continue;
-            }
+            Some(ask) = asks.recv() => match ask {
+                Ask::Kill => Ended::Killed,
+                ask => {
+                    answer(ask, jail, served).await;
+                    continue;
+                }
+            },
             _ = ticks.tick() => {
                 let stats = ResourceStats::from(jail.statistics());
                 live.update(id, |live| live.stats = Some(stats));
@@ -245,6 +262,20 @@ async fn end(
         };
         jail.kill();
         return (jail.wait(limit).await, ended);
+    }
+}
+
+fn apart(
+    pipes: Option<Pipes>,
+) -> (Option<pipe::Sender>, Option<pipe::Receiver>, Option<pipe::Receiver>) {
+    pipes.map_or((None, None, None), |pipes| (pipes.stdin, Some(pipes.stdout), Some(pipes.stderr)))
+}
+
+/// Gives a command what it shall read, and then its end.
+async fn feed(input: Option<(pipe::Sender, String)>) {
+    if let Some((mut pipe, text)) = input {
+        // A command may end, or close its input, before it has read everything.
+        drop(tokio::io::AsyncWriteExt::write_all(&mut pipe, text.as_bytes()).await);
     }
 }
 

@@ -2,26 +2,31 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ids::{SessionId, TenantId};
-use jail::{Access, Command, Enforcement, Engine, SpawnError, Start, Stdin, Tree, WORKSPACE};
+use jail::{
+    Access, Command, Enforcement, Engine, Layers, SpawnError, Start, Stdin, Tree, WORKSPACE,
+};
 use jiff::Timestamp;
 use store::{JailEnd, JailKind, NewJail, Store, StoreError};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::ask::{Ask, AskError, Asker};
 use super::capture::Tail;
 use super::flavors::{self, FlavorError};
+use super::held::Held;
 use super::host_ids::HostIds;
 use super::options::{Settings, TREE_BYTES};
 use super::owner::{self, Event, Owned, Sink};
+use super::places::{Place, Places};
 use super::result::{ExecResult, ResourceStats};
 use crate::config::{BaseUrl, ExecConfig};
 use crate::metrics::Metrics;
-use crate::network::{self, PhantomAccess, Plan, PlanError, SteerError};
+use crate::network::{self, PhantomAccess, Plan, PlanError};
 
 /// Events that may wait for a slow client. When they do, the jail's own output waits in its pipe.
 const EVENT_QUEUE: usize = 16;
@@ -35,6 +40,64 @@ pub(crate) struct Job {
     pub(crate) program: Program,
     pub(crate) session: Option<SessionAccess>,
     pub(crate) settings: Settings,
+    /// More variables; the last word on a name counts.
+    pub(crate) environment: Vec<(String, String)>,
+    /// What the command reads; nothing if there is none.
+    pub(crate) stdin: Option<String>,
+    pub(crate) ground: Ground,
+    /// More directories of the host, as flavors are put in.
+    pub(crate) directories: Vec<(String, PathBuf)>,
+    /// The row of the jail that this one was forked from.
+    pub(crate) parent: Option<i64>,
+    /// Whether it has a row in the ledger. What is done for a job, not asked for by a caller, has none.
+    pub(crate) listed: bool,
+    /// Let go of when nothing of the jail is left.
+    pub(crate) held: Held,
+    /// Taken before, for several jobs at once.
+    pub(crate) place: Option<Place>,
+    /// Through which others ask the owner; made before, so that they can from the first moment.
+    pub(crate) asks: Option<mpsc::Receiver<Ask>>,
+}
+
+impl Job {
+    /// A job in a fresh jail, with nothing more than it must have.
+    pub(crate) fn new(
+        tenant: TenantId,
+        kind: JailKind,
+        label: impl Into<String>,
+        program: Program,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            tenant,
+            kind,
+            label: label.into(),
+            program,
+            session: None,
+            settings,
+            environment: Vec::new(),
+            stdin: None,
+            ground: Ground::default(),
+            directories: Vec::new(),
+            parent: None,
+            listed: true,
+            held: Held::default(),
+            place: None,
+            asks: None,
+        }
+    }
+}
+
+/// What stands at `/workspace` and `/output`.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Ground {
+    /// Both fresh, the workspace closed to writing.
+    #[default]
+    Fresh,
+    /// Both parts of an overlay; `/output` is writable.
+    Layered { layers: Layers, workspace: Access },
+    /// The workspace fresh and closed, `/output` a part of an overlay.
+    LayeredOutput { layers: Layers },
 }
 
 /// A session as its jails get it.
@@ -51,11 +114,12 @@ pub(crate) enum Program {
 }
 
 /// A file and the runtime that runs it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Code {
     pub(crate) runtime: &'static str,
     pub(crate) file: &'static str,
-    pub(crate) text: String,
+    /// `None` if it is in the workspace already.
+    pub(crate) text: Option<String>,
 }
 
 /// Why a job did not begin.
@@ -64,13 +128,17 @@ pub(crate) enum ExecError {
     #[error("jail {0} has ended")]
     Ended(i64),
     #[error(transparent)]
-    Steer(#[from] SteerError),
+    Ask(#[from] AskError),
     #[error("too many concurrent executions")]
     TooMany,
+    #[error("quota of concurrent jails: the tenant may have {0} at once")]
+    Quota(u64),
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
     Flavor(#[from] FlavorError),
+    #[error("the trees of a run could not be made")]
+    Layers(#[source] Box<crate::layers::LayerError>),
     #[error("there is no `{0}` on the jail's PATH ({1}): choose a flavor that has it")]
     NoRuntime(&'static str, String),
     #[error("more tenants than host users to tell them apart: restart the server")]
@@ -86,14 +154,11 @@ pub(crate) enum ExecError {
     Stopped,
 }
 
-/// A policy for a jail that runs, and who waits to hear how many connections it cut.
-pub(super) type Steer = (egress::Policy, oneshot::Sender<Result<usize, SteerError>>);
-
 /// Live rows of the ledger, by id.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LiveRows(Arc<Mutex<Rows>>);
 
-type Rows = HashMap<i64, (Live, mpsc::Sender<Steer>)>;
+type Rows = HashMap<i64, (Live, Option<Asker>)>;
 
 /// What a running row shows beyond what is stored.
 #[derive(Debug, Clone, Default)]
@@ -122,12 +187,12 @@ impl LiveRows {
         self.lock().remove(&id).map(|(live, _)| live).unwrap_or_default()
     }
 
-    fn insert(&self, id: i64, steer: mpsc::Sender<Steer>) {
-        self.lock().insert(id, (Live::default(), steer));
+    fn insert(&self, id: i64, asker: Option<Asker>) {
+        self.lock().insert(id, (Live::default(), asker));
     }
 
-    fn steer(&self, id: i64) -> Option<mpsc::Sender<Steer>> {
-        self.lock().get(&id).map(|(_, steer)| steer.clone())
+    fn asker(&self, id: i64) -> Option<Asker> {
+        self.lock().get(&id).and_then(|(_, asker)| asker.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, Rows> {
@@ -142,8 +207,10 @@ pub(crate) struct Executor(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     parts: ExecutorParts,
-    places: Arc<Semaphore>,
+    places: Places,
     host_ids: HostIds,
+    /// Numbers, below zero, of jobs without a row.
+    unlisted: AtomicI64,
     live: LiveRows,
     total: AtomicU64,
     tasks: TaskTracker,
@@ -165,11 +232,12 @@ pub(crate) struct ExecutorParts {
 
 impl Executor {
     pub(crate) fn new(parts: ExecutorParts) -> Self {
-        let places = Arc::new(Semaphore::new(parts.config.max_concurrent));
+        let places = Places::new(parts.config.max_concurrent, parts.config.quotas.jails);
         Self(Arc::new(Inner {
-            host_ids: HostIds::from(parts.config.first_host_id),
+            host_ids: HostIds::new(parts.store.clone(), parts.config.first_host_id),
             parts,
             places,
+            unlisted: AtomicI64::new(0),
             live: LiveRows::default(),
             total: AtomicU64::new(0),
             tasks: TaskTracker::new(),
@@ -196,9 +264,32 @@ impl Executor {
     ///
     /// When the caller goes away the jail is killed and its row closed.
     pub(crate) async fn run(&self, job: Job) -> Result<ExecResult, ExecError> {
+        self.begin_run(job).await?.wait().await
+    }
+
+    /// Starts a job; what it gives can be waited for. Dropping it ends the job.
+    pub(crate) async fn begin_run(&self, job: Job) -> Result<Begun, ExecError> {
         let (result, wait) = oneshot::channel();
-        self.begin(job, Sink::Result(result)).await?;
-        wait.await.map_err(|_| ExecError::Stopped)
+        let id = self.begin(job, Sink::Result(result)).await?;
+        Ok(Begun { id, wait })
+    }
+
+    /// Takes places for several jobs at once, or none.
+    pub(crate) fn reserve(&self, tenant: &TenantId, number: u32) -> Result<Vec<Place>, ExecError> {
+        self.0.places.take(tenant, number)
+    }
+
+    /// The host user of a tenant's files; `None` if they are the server's own, which is not root.
+    pub(crate) async fn owner_of(&self, tenant: &TenantId) -> Result<snapshot::Owner, ExecError> {
+        if !self.0.parts.engine.offers().root {
+            return Ok(None);
+        }
+        self.0.host_ids.of(tenant).await.map(Some)
+    }
+
+    /// Starts something that ends by itself soon, and is waited for when the server stops.
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.0.tasks
     }
 
     /// Runs a job and gives what happens as it happens. Dropping the receiver ends the job.
@@ -210,28 +301,20 @@ impl Executor {
 
     /// Puts another policy in force in a jail that runs; gives how many connections it cut.
     pub(crate) async fn steer(&self, id: i64, policy: egress::Policy) -> Result<usize, ExecError> {
-        let steer = self.0.live.steer(id).ok_or(ExecError::Ended(id))?;
-        let (told, hear) = oneshot::channel();
-        steer.send((policy, told)).await.map_err(|_| ExecError::Ended(id))?;
-        Ok(hear.await.map_err(|_| ExecError::Ended(id))??)
+        let asker = self.0.live.asker(id).ok_or(ExecError::Ended(id))?;
+        Ok(asker.steer(policy).await?)
     }
 
     /// Keeps jails ready for plain runs of a tenant, so that its first is as quick as the next.
     pub(crate) async fn warm(&self, tenant: &TenantId) -> Result<(), ExecError> {
         let parts = &self.0.parts;
         let plan = Plan::new(crate::network::Mode::None, None)?;
-        let host_id = self.0.host_ids.of(tenant).ok_or(ExecError::NoHostId)?;
+        let host_id = self.0.host_ids.of(tenant).await?;
         let settings = Settings::plain(&parts.config);
-        let job = Job {
-            tenant: tenant.clone(),
-            kind: JailKind::Run,
-            label: String::new(),
-            program: Program::Command { program: String::new(), arguments: Vec::new() },
-            session: None,
-            settings,
-        };
+        let program = Program::Command { program: String::new(), arguments: Vec::new() };
+        let job = Job::new(tenant.clone(), JailKind::Run, "", program, settings);
         let path = flavors::search_path(&[]);
-        let start = start_of(job, &path, Vec::new(), &plan, host_id, parts.config.enforcement);
+        let start = start_of(&job, &path, Vec::new(), &plan, host_id, parts.config.enforcement);
         parts.engine.warm(&start).await.map_err(ExecError::Spawn)
     }
 
@@ -242,9 +325,11 @@ impl Executor {
         self.0.tasks.wait().await;
     }
 
-    async fn begin(&self, job: Job, sink: Sink) -> Result<(), ExecError> {
-        let place = Arc::clone(&self.0.places).try_acquire_owned();
-        let place = place.map_err(|_| ExecError::TooMany)?;
+    async fn begin(&self, mut job: Job, sink: Sink) -> Result<i64, ExecError> {
+        let place = match job.place.take() {
+            Some(place) => place,
+            None => self.0.places.take_one(&job.tenant)?,
+        };
         // From here on it happens whether or not the caller stays: a jail without a closed row, or a
         // row without a jail, must not be left by a client that hangs up in between.
         let this = self.clone();
@@ -253,7 +338,7 @@ impl Executor {
             match this.start(job, place).await {
                 Ok(owned) => {
                     // The caller may be gone already; the owner will notice by its sink.
-                    drop(begun.send(Ok(())));
+                    drop(begun.send(Ok(owned.id)));
                     owner::own(owned, sink, &this.0.stop).await;
                 }
                 Err(error) => drop(begun.send(Err(error))),
@@ -262,7 +347,7 @@ impl Executor {
         wait.await.map_err(|_| ExecError::Stopped)?
     }
 
-    async fn start(&self, job: Job, place: OwnedSemaphorePermit) -> Result<Owned, ExecError> {
+    async fn start(&self, mut job: Job, place: Place) -> Result<Owned, ExecError> {
         let parts = &self.0.parts;
         let flavors = flavors::find(&parts.flavors, &job.settings.flavors)?;
         let phantom = job.session.as_ref().map(|session| PhantomAccess {
@@ -273,12 +358,11 @@ impl Executor {
         let plan = Plan::new(job.settings.mode.clone(), phantom.as_ref().map(|p| &p.url))?;
         let path = flavors::search_path(&flavors);
         let runtime = job.program.runtime();
-        let row = new_row(&job);
         let timeout = job.settings.limits.timeout;
-        let host_id = self.0.host_ids.of(&job.tenant).ok_or(ExecError::NoHostId)?;
+        let host_id = self.0.host_ids.of(&job.tenant).await?;
         let enforcement = parts.config.enforcement;
-        let start = start_of(job, &path, flavors, &plan, host_id, enforcement);
-        let (spawned, id) = tokio::join!(parts.engine.spawn(start), parts.store.insert_jail(&row));
+        let start = start_of(&job, &path, flavors, &plan, host_id, enforcement);
+        let (spawned, id) = tokio::join!(parts.engine.spawn(start), self.row(&job));
         let id = id?;
         let running = match spawned.map_err(ExecError::Spawn) {
             Ok(running) => match (running.jail.not_executed(), runtime) {
@@ -295,15 +379,23 @@ impl Executor {
         });
         match served {
             Ok((running, served)) => {
-                let (steer, steered) = mpsc::channel(1);
-                self.0.live.insert(id, steer);
+                let (asker, asks) = if let Some(asks) = job.asks.take() {
+                    (None, asks)
+                } else {
+                    let (asker, asks) = Asker::new();
+                    (Some(asker), asks)
+                };
+                self.0.live.insert(id, asker);
                 self.0.total.fetch_add(1, Ordering::Relaxed);
                 parts.metrics.jail_started();
                 Ok(Owned {
                     running,
                     served,
-                    steered,
+                    asks,
                     id,
+                    listed: job.listed,
+                    stdin: job.stdin,
+                    held: job.held,
                     timeout,
                     output_limit: parts.config.output_limit_bytes,
                     store: parts.store.clone(),
@@ -313,9 +405,20 @@ impl Executor {
                 })
             }
             Err(error) => {
-                self.close_unstarted(id, &error).await;
+                if job.listed {
+                    self.close_unstarted(id, &error).await;
+                }
                 Err(error)
             }
+        }
+    }
+
+    /// The number of a job: its row's, if it has one.
+    async fn row(&self, job: &Job) -> Result<i64, StoreError> {
+        if job.listed {
+            self.0.parts.store.insert_jail(&new_row(job)).await
+        } else {
+            Ok(self.0.unlisted.fetch_sub(1, Ordering::Relaxed) - 1)
         }
     }
 
@@ -338,6 +441,20 @@ impl Executor {
     }
 }
 
+/// A job that runs.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    /// Of its row.
+    pub(crate) id: i64,
+    wait: oneshot::Receiver<ExecResult>,
+}
+
+impl Begun {
+    pub(crate) async fn wait(self) -> Result<ExecResult, ExecError> {
+        self.wait.await.map_err(|_| ExecError::Stopped)
+    }
+}
+
 impl Program {
     fn runtime(&self) -> Option<&'static str> {
         match self {
@@ -354,15 +471,15 @@ fn new_row(job: &Job) -> NewJail {
         started_at: Timestamp::now(),
         session: job.session.as_ref().map(|session| session.id.clone()),
         label: job.label.clone(),
-        parent: None,
+        parent: job.parent,
         config: job.settings.shown(),
     }
 }
 
 fn start_of(
-    job: Job,
+    job: &Job,
     path: &str,
-    flavors: Vec<(String, PathBuf)>,
+    mut flavors: Vec<(String, PathBuf)>,
     plan: &Plan,
     host_id: u32,
     enforcement: Enforcement,
@@ -372,22 +489,40 @@ fn start_of(
         ("HOME".to_owned(), "/home/agent".to_owned()),
         ("LANG".to_owned(), "C.UTF-8".to_owned()),
     ];
-    environment.extend(job.session.into_iter().flat_map(|session| session.environment));
+    let session = job.session.iter().flat_map(|session| &session.environment);
+    for (name, value) in session.chain(&job.environment) {
+        environment.retain(|(known, _)| known != name);
+        environment.push((name.clone(), value.clone()));
+    }
     let limits = job.settings.limits.of_jail();
     let profile = job.settings.profile();
-    let (program, arguments, code) = match job.program {
-        Program::Command { program, arguments } => (program, arguments, None),
+    let (program, arguments, code) = match &job.program {
+        Program::Command { program, arguments } => (program.clone(), arguments.clone(), None),
         Program::Code(code) => {
             let file = format!("/workspace/{}", code.file);
-            (code.runtime.to_owned(), vec![file], Some((code.file.to_owned(), code.text)))
+            let text = code.text.clone().map(|text| (code.file.to_owned(), text));
+            (code.runtime.to_owned(), vec![file], text)
+        }
+    };
+    flavors.extend(job.directories.iter().cloned());
+    let fresh = |access| Tree::Fresh { bytes: TREE_BYTES, access };
+    let written = Tree::Layered { access: Access::ReadWrite };
+    let (workspace, output, layers) = match &job.ground {
+        Ground::Fresh => (fresh(Access::ReadOnly), fresh(Access::ReadWrite), None),
+        Ground::LayeredOutput { layers } => {
+            (fresh(Access::ReadOnly), written, Some(layers.clone()))
+        }
+        Ground::Layered { layers, workspace } => {
+            (Tree::Layered { access: *workspace }, written, Some(layers.clone()))
         }
     };
     Start {
         command: Some(Command { program, arguments, environment, directory: WORKSPACE.to_owned() }),
         host_id,
-        stdin: Stdin::Empty,
-        workspace: Tree::Fresh { bytes: TREE_BYTES, access: Access::ReadOnly },
-        output: Tree::Fresh { bytes: TREE_BYTES, access: Access::ReadWrite },
+        stdin: if job.stdin.is_some() { Stdin::Piped } else { Stdin::Empty },
+        workspace,
+        output,
+        layers,
         code,
         flavors,
         network: plan.network().clone(),

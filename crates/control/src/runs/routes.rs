@@ -6,11 +6,13 @@ use axum::response::IntoResponse;
 use httpkit::{ApiError, JsonPair, Kind, Query};
 use ids::TenantId;
 
+use super::ground;
 use super::stream::frames;
-use super::wire::{RunBody, RunRequest};
+use super::wire::{RunBody, RunRequest, code};
 use crate::app::App;
 use crate::caller::{Caller, ForTenant};
 use crate::exec::{ExecOptions, ExecResult, Job, Program};
+use crate::git::GitSpec;
 use crate::openapi::ErrorBody;
 
 /// `POST /v1/runs`
@@ -60,9 +62,9 @@ pub(crate) async fn job(
     options: ExecOptions,
     kind: store::JailKind,
 ) -> Result<Job, ApiError> {
-    if body.git.is_some() {
-        return Err(ApiError::said(Kind::Invalid, "git: runs cannot clone a repository yet"));
-    }
+    let repositories = body.git.map(GitSpec::repositories).transpose()?.unwrap_or_default();
+    let language = body.language.unwrap_or_else(|| "javascript".to_owned());
+    let code = code(&language, body.code)?;
     let (session, tenant) = match &body.session_id {
         Some(id) => {
             let (session, tenant) = app.sessions.access(caller.sees(tenant)?, id).await?;
@@ -70,9 +72,14 @@ pub(crate) async fn job(
         }
         None => (None, caller.acts_for(tenant)?),
     };
-    let (label, code) = body.into_code()?;
     let settings = options.settings(app.executor.config())?;
-    Ok(Job { tenant, kind, label, program: Program::Code(code), session, settings })
+    let cloned = ground::cloned(&app.workspaces, &tenant, &repositories).await?;
+    let program = Program::Code(code.clone());
+    let mut job = Job { session, ..Job::new(tenant, kind, language, program, settings) };
+    if cloned.is_some() {
+        ground::put_on(&app.workspaces, &mut job, code, cloned.as_ref(), Vec::new()).await?;
+    }
+    Ok(job)
 }
 
 /// No word of a command may hold NUL: it would end there.

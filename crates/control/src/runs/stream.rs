@@ -16,7 +16,7 @@ use crate::exec::{Event, ExecResult};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// The frames of a run. When the client goes, the receiver goes, and with it the jail.
-pub(super) fn frames(events: mpsc::Receiver<Event>) -> Response {
+pub(crate) fn frames(events: mpsc::Receiver<Event>) -> Response {
     let stream = futures_util::stream::unfold(events, |mut events| async {
         let text = match timeout(KEEP_ALIVE, events.recv()).await {
             Ok(Some(event)) => frame(event),

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::exec::{Code, ExecOptions};
+use crate::git::GitSpec;
 
 /// Code to run. At `/workspace/<file>`, read-only; `/output` is writable.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -15,9 +16,8 @@ pub(crate) struct RunRequest {
     pub(crate) language: Option<String>,
     /// A session whose environment, and phantom proxy, the code gets.
     pub(crate) session_id: Option<String>,
-    /// Not served yet: a request that names a repository is refused.
-    #[schema(ignore)]
-    pub(crate) git: Option<serde_json::Value>,
+    /// Repositories that the code finds in `/workspace`.
+    pub(crate) git: Option<GitSpec>,
 }
 
 /// The body of a run, for the OpenAPI document: the code with the options.
@@ -32,25 +32,20 @@ pub(crate) struct RunBody {
 
 const LONGEST_CODE: usize = 1024 * 1024;
 
-impl RunRequest {
-    /// The language as named, and the file and runtime it means.
-    pub(crate) fn into_code(self) -> Result<(String, Code), ApiError> {
-        let invalid = |text: String| Err(ApiError::said(Kind::Invalid, text));
-        if self.code.len() > LONGEST_CODE {
-            return invalid("code exceeds 1 MB".to_owned());
-        }
-        let language = self.language.unwrap_or_else(|| "javascript".to_owned());
-        let (runtime, file) = match language.as_str() {
-            "javascript" | "js" => ("node", "main.mjs"),
-            "python" | "py" => ("python3", "main.py"),
-            "bash" | "sh" => ("sh", "main.sh"),
-            other => {
-                let other: String = other.chars().take(64).collect();
-                return invalid(format!(
-                    "unsupported language: {other} (javascript, python or bash)"
-                ));
-            }
-        };
-        Ok((language, Code { runtime, file, text: self.code }))
+/// Code in a language, and the file and runtime it means.
+pub(super) fn code(language: &str, text: String) -> Result<Code, ApiError> {
+    let invalid = |text: String| Err(ApiError::said(Kind::Invalid, text));
+    if text.len() > LONGEST_CODE {
+        return invalid("code exceeds 1 MB".to_owned());
     }
+    let (runtime, file) = match language {
+        "javascript" | "js" => ("node", "main.mjs"),
+        "python" | "py" => ("python3", "main.py"),
+        "bash" | "sh" => ("sh", "main.sh"),
+        other => {
+            let other: String = other.chars().take(64).collect();
+            return invalid(format!("unsupported language: {other} (javascript, python or bash)"));
+        }
+    };
+    Ok(Code { runtime, file, text: Some(text) })
 }

@@ -97,15 +97,11 @@ pub(crate) async fn exec(
 ) -> Result<axum::Json<ExecResult>, ApiError> {
     let (session, tenant) = app.sessions.access(caller.sees(None)?, &id).await?;
     runs::check_words("cmd", std::iter::once(&body.cmd).chain(&body.args))?;
-    let job = Job {
-        tenant,
-        kind: store::JailKind::Exec,
-        label: body.cmd.chars().take(256).collect(),
-        program: Program::Command { program: body.cmd, arguments: body.args },
-        session: Some(session),
-        settings: options.settings(app.executor.config())?,
-    };
-    Ok(axum::Json(app.executor.run(job).await?))
+    let settings = options.settings(app.executor.config())?;
+    let label: String = body.cmd.chars().take(256).collect();
+    let program = Program::Command { program: body.cmd, arguments: body.args };
+    let job = Job::new(tenant, store::JailKind::Exec, label, program, settings);
+    Ok(axum::Json(app.executor.run(Job { session: Some(session), ..job }).await?))
 }
 
 /// `POST /v1/sessions/{id}/runs`
@@ -139,6 +135,7 @@ impl From<SessionError> for ApiError {
             | SessionError::BadScope { .. }
             | SessionError::Ttl
             | SessionError::Expired => Self::new(Kind::Invalid, error),
+            SessionError::Quota(_) => Self::new(Kind::TooMany, error),
             SessionError::Missing(_) => Self::new(Kind::NotFound, error),
             SessionError::Store(_) | SessionError::Open(_) | SessionError::Environment(_) => {
                 Self::internal(error)

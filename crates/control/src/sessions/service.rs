@@ -42,6 +42,8 @@ pub(crate) enum SessionError {
     Missing(String),
     #[error("session expired")]
     Expired,
+    #[error("quota of sessions: the tenant may have {0}")]
+    Quota(u64),
     #[error("the store failed")]
     Store(#[from] StoreError),
     #[error("a session's environment does not open")]
@@ -75,11 +77,21 @@ pub(crate) struct Sessions {
     vault: Arc<Vault>,
     proxy: Proxy,
     proxy_url: BaseUrl,
+    /// Of one tenant.
+    most: Option<u64>,
+    /// Held from counting to making: of two at once, one may be too many.
+    admission: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Sessions {
-    pub(crate) fn new(store: Store, vault: Arc<Vault>, proxy: Proxy, proxy_url: BaseUrl) -> Self {
-        Self { store, vault, proxy, proxy_url }
+    pub(crate) fn new(
+        store: Store,
+        vault: Arc<Vault>,
+        proxy: Proxy,
+        proxy_url: BaseUrl,
+        most: Option<u64>,
+    ) -> Self {
+        Self { store, vault, proxy, proxy_url, most, admission: Arc::default() }
     }
 
     /// Mints one token a service.
@@ -120,6 +132,12 @@ impl Sessions {
             expires_at,
             services: new.services,
         };
+        let _admission = self.admission.lock().await;
+        if let Some(most) = self.most
+            && self.store.usage(&session.tenant).await?.sessions >= most
+        {
+            return Err(SessionError::Quota(most));
+        }
         self.store.insert_session(&session, &tokens).await?;
         // Checked above: what was parsed once parses again.
         drop(self.proxy.book().admit(tokens));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use e2e::house::{As, House, eventually};
 use e2e::leftovers;
-use jail::{Access, Config, Engine, Jail, Pool, Profile, SpawnError};
+use jail::{Config, Engine, Jail, Layers, Pool, Profile, SpawnError};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -43,8 +43,17 @@ fn config(program: PathBuf, pool: Pool, left_out: &[String]) -> Config {
 
 #[tokio::test]
 async fn every_step_that_fails_leaves_nothing_and_says_which_it_was() {
-    let workspace = tempfile::tempdir().unwrap();
-    e2e::cli::open_to_all(workspace.path());
+    let flavor = tempfile::tempdir().unwrap();
+    e2e::cli::open_to_all(flavor.path());
+    let upper = tempfile::tempdir().unwrap();
+    for directory in ["files", "work", "files/workspace", "files/output"] {
+        let directory = upper.path().join(directory);
+        std::fs::create_dir(&directory).unwrap();
+        if rustix::process::geteuid().is_root() {
+            let owner = Some(jail::DEFAULT_HOST_ID);
+            std::os::unix::fs::chown(directory, owner, owner).unwrap();
+        }
+    }
     for step in jail::STEPS {
         for size in [0, 2] {
             let left_out = [format!("fail:{step}")];
@@ -56,7 +65,8 @@ async fn every_step_that_fails_leaves_nothing_and_says_which_it_was() {
                 for _ in 0..2 {
                     let jail = Jail::builder("/bin/true")
                         .profile(profile)
-                        .workspace_directory(workspace.path(), Access::ReadOnly);
+                        .layers(Layers { lower: Vec::new(), upper: upper.path().to_owned() })
+                        .flavor("tools", flavor.path());
                     let error = jail.spawn(&engine).await.map(drop).unwrap_err();
                     let SpawnError::Setup(fault) = &error else { panic!("{step}: {error:?}") };
                     // The stage tells by a number: the words are its parent's.
@@ -76,7 +86,7 @@ async fn every_step_that_fails_leaves_nothing_and_says_which_it_was() {
                 // A step of assigning leaves blanks as they were.
                 blanks <= spare
                     && children(launcher) == blanks
-                    // Three a blank, and the map of the workspace's owner, which is kept.
+                    // Three a blank, and the map of the flavor's owner, which is kept.
                     && descriptors(launcher) <= before + 3 * blanks + 1
             })
             .await;

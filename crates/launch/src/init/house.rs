@@ -15,11 +15,11 @@ use rustix::mount::{
 };
 use sys::{MountAttributes, Reach, restrict_mount};
 
-use super::file;
+use super::{file, layers};
 use crate::fault;
 use crate::message::{Access, At as _, Fault, Spec, Tree};
 use crate::mutation::{Protection, keeps};
-use crate::shape::Shape;
+use crate::shape::{Ground, Shape};
 use crate::template::{self, JAIL, NEW_ROOT};
 
 /// Size of `/dev/shm`, and of the home directory: memory, which the jail's limit counts.
@@ -59,7 +59,7 @@ pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
     tmpfs("tmp", shape.tmp, 0o1777, no_exec)?;
     tmpfs("home/agent", HOME_BYTES, 0o700, MountFlags::empty())?;
     for (name, place) in [("workspace", shape.workspace), ("output", shape.output)] {
-        if let Some(bytes) = place.fresh {
+        if let Ground::Fresh(bytes) = place.ground {
             tmpfs(name, bytes, 0o755, MountFlags::empty())?;
         }
     }
@@ -76,7 +76,10 @@ pub(super) fn attach(spec: &Spec, trees: Vec<OwnedFd>, code: Option<OwnedFd>) ->
             move_in(&tree, &format!("/{name}"))?;
         }
     }
-    flavors(spec, trees)?;
+    flavors(spec, &mut trees)?;
+    if let Some(layers) = &spec.layers {
+        layers::attach(spec, layers, trees)?;
+    }
     if let (Some(name), Some(code)) = (&spec.code, code) {
         write_code(name, code)?;
     }
@@ -153,7 +156,7 @@ fn cover(path: &str, bind: impl Fn(&str) -> rustix::io::Result<()>) -> Result<()
     }
 }
 
-fn flavors(spec: &Spec, trees: impl Iterator<Item = OwnedFd>) -> Result<(), Fault> {
+fn flavors(spec: &Spec, trees: &mut impl Iterator<Item = OwnedFd>) -> Result<(), Fault> {
     if spec.flavors.is_empty() {
         return Ok(());
     }
@@ -177,7 +180,7 @@ fn write_code(name: &str, code: OwnedFd) -> Result<(), Fault> {
     Ok(())
 }
 
-fn move_in(tree: &OwnedFd, target: &str) -> Result<(), Fault> {
+pub(super) fn move_in(tree: &OwnedFd, target: &str) -> Result<(), Fault> {
     move_mount(tree, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .at(format!("attach {target}"))
 }
@@ -194,7 +197,12 @@ fn tmpfs(name: &str, bytes: u64, mode: u32, more: MountFlags) -> Result<(), Faul
     mount_tmpfs(&format!("{NEW_ROOT}/{name}"), bytes, mode, more)
 }
 
-fn mount_tmpfs(target: &str, bytes: u64, mode: u32, more: MountFlags) -> Result<(), Fault> {
+pub(super) fn mount_tmpfs(
+    target: &str,
+    bytes: u64,
+    mode: u32,
+    more: MountFlags,
+) -> Result<(), Fault> {
     let bytes = if keeps(Protection::TreeLimit) { bytes } else { bytes * 1024 };
     let inodes = (bytes / 4096).clamp(64, 1 << 20);
     let options = CString::new(format!("size={bytes},nr_inodes={inodes},mode={mode:o}"))

@@ -212,9 +212,9 @@ async fn wrong_requests_are_told_what_is_wrong() {
         ),
         (
             "/v1/runs",
-            json!({ "code": "1", "git": { "repo": "https://example.com/x" } }),
+            json!({ "code": "1", "git": { "repo": "http://example.com/x" } }),
             400,
-            "git",
+            "git.repo must be https://",
         ),
         ("/v1/runs", json!({ "code": long }), 413, "longer than"),
         ("/v1/runs", json!([]), 400, "an object is expected"),

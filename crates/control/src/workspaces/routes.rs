@@ -1,0 +1,390 @@
+//! `/v1/workspaces`
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use httpkit::{ApiError, Json, JsonPair, Kind, Path, Query};
+use ids::TenantId;
+use serde::Deserialize;
+use store::{JailKind, Page, Workspace};
+use utoipa::IntoParams;
+
+use super::domains;
+use super::service::{NewExec, NewWorkspace, WorkspaceError};
+use super::wire::{
+    CreateWorkspace, CreateWorkspaceBody, ForkWorkspace, Forked, FromSnapshot, PatchWorkspace,
+    RestoreWorkspace, TakeSnapshot, WorkspaceExec, WorkspaceList, WorkspaceView,
+};
+use crate::app::App;
+use crate::caller::{Caller, ForTenant};
+use crate::edge::internal;
+use crate::exec::{ExecOptions, ExecResult, Job};
+use crate::git::{CloneError, GitSpec};
+use crate::jails::{DEFAULT_LIMIT, MOST_ROWS, capped};
+use crate::openapi::ErrorBody;
+use crate::runs;
+use crate::snapshots::{self, SnapshotView};
+
+/// Longest label, in characters.
+const LONGEST_LABEL: usize = 200;
+
+/// Which workspaces are wanted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct WorkspaceQuery {
+    /// Default 50, at most 500.
+    limit: Option<u64>,
+    offset: Option<u64>,
+    /// Found anywhere in id, label or repository, in any case.
+    q: Option<String>,
+    /// For admins: whose.
+    #[param(value_type = Option<String>)]
+    tenant: Option<TenantId>,
+}
+
+/// `POST /v1/workspaces`
+#[utoipa::path(post, path = "/v1/workspaces", tag = "workspaces", params(ForTenant),
+    request_body = CreateWorkspaceBody, responses(
+    (status = 201, description = "Made", body = WorkspaceView),
+    (status = 400, description = "What is wrong, by field; or why a clone failed", body = ErrorBody),
+    (status = 404, description = "Another tenant", body = ErrorBody),
+    (status = 409, description = "A domain belongs to another workspace", body = ErrorBody),
+    (status = 429, description = "A quota, which is named", body = ErrorBody),
+))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<ForTenant>,
+    JsonPair(body, options): JsonPair<CreateWorkspace, ExecOptions>,
+) -> Result<(StatusCode, axum::Json<WorkspaceView>), ApiError> {
+    let tenant = caller.acts_for(query.tenant.as_ref())?;
+    check_label(body.label.as_deref())?;
+    let new = NewWorkspace {
+        tenant,
+        label: body.label,
+        repositories: body.git.map(GitSpec::repositories).transpose()?.unwrap_or_default(),
+        idle_timeout_secs: body.idle_timeout_secs.unwrap_or_default(),
+        domains: domains::checked(body.domains.unwrap_or_default())?,
+        settings: options.settings(app.executor.config())?,
+    };
+    let workspace = app.workspaces.create(new).await?;
+    Ok((StatusCode::CREATED, axum::Json(view(&app, &caller, workspace))))
+}
+
+/// `GET /v1/workspaces`
+#[utoipa::path(get, path = "/v1/workspaces", tag = "workspaces", params(WorkspaceQuery), responses(
+    (status = 200, description = "Newest first", body = WorkspaceList),
+    (status = 400, description = "A parameter of the wrong type", body = ErrorBody),
+    (status = 404, description = "Another tenant", body = ErrorBody),
+))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    Query(query): Query<WorkspaceQuery>,
+) -> Result<axum::Json<WorkspaceList>, ApiError> {
+    let page = Page {
+        limit: capped(query.limit, DEFAULT_LIMIT, MOST_ROWS),
+        offset: query.offset.unwrap_or_default(),
+    };
+    let text = query.q.as_deref().map(str::trim).filter(|q| !q.is_empty());
+    let whose = caller.sees(query.tenant.as_ref())?;
+    let listed = app.store.workspaces(whose, text, page).await.map_err(internal)?;
+    let rows = listed.rows.into_iter().map(|row| view(&app, &caller, row)).collect();
+    let (limit, offset) = (page.limit, page.offset);
+    Ok(axum::Json(WorkspaceList { rows, total: listed.total, limit, offset }))
+}
+
+/// `GET /v1/workspaces/{id}`
+#[utoipa::path(get, path = "/v1/workspaces/{id}", tag = "workspaces", params(("id" = String, Path)),
+    responses(
+    (status = 200, description = "The workspace", body = WorkspaceView),
+    (status = 404, description = "There is none", body = ErrorBody),
+))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<axum::Json<WorkspaceView>, ApiError> {
+    let workspace = app.workspaces.get(caller.sees(None)?, &id).await?;
+    Ok(axum::Json(view(&app, &caller, workspace)))
+}
+
+/// `PATCH /v1/workspaces/{id}`
+#[utoipa::path(patch, path = "/v1/workspaces/{id}", tag = "workspaces",
+    params(("id" = String, Path)), request_body = PatchWorkspace, responses(
+    (status = 200, description = "As it is now", body = WorkspaceView),
+    (status = 400, description = "What is wrong, by field", body = ErrorBody),
+    (status = 404, description = "There is none", body = ErrorBody),
+))]
+pub(crate) async fn patch(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(body): Json<PatchWorkspace>,
+) -> Result<axum::Json<WorkspaceView>, ApiError> {
+    check_label(body.label.as_deref())?;
+    let whose = caller.sees(None)?;
+    let workspace = app.workspaces.rename(whose, &id, body.label.as_deref()).await?;
+    Ok(axum::Json(view(&app, &caller, workspace)))
+}
+
+/// `DELETE /v1/workspaces/{id}`
+#[utoipa::path(delete, path = "/v1/workspaces/{id}", tag = "workspaces",
+    params(("id" = String, Path)), responses(
+    (status = 204, description = "Gone, with what ran in it; its snapshots stay"),
+    (status = 404, description = "There is none", body = ErrorBody),
+))]
+pub(crate) async fn delete(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    app.workspaces.delete(caller.sees(None)?, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `POST /v1/workspaces/{id}/exec`
+#[utoipa::path(post, path = "/v1/workspaces/{id}/exec", tag = "workspaces",
+    params(("id" = String, Path)), request_body = WorkspaceExec, responses(
+    (status = 200, description = "How the command ended", body = ExecResult),
+    (status = 400, description = "What is wrong, by field", body = ErrorBody),
+    (status = 404, description = "There is none", body = ErrorBody),
+    (status = 409, description = "Another command runs in it", body = ErrorBody),
+    (status = 429, description = "Too many commands at once, or a quota", body = ErrorBody),
+))]
+pub(crate) async fn exec(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(body): Json<WorkspaceExec>,
+) -> Result<axum::Json<ExecResult>, ApiError> {
+    let job = job(&app, &caller, &id, body, JailKind::Workspace).await?;
+    Ok(axum::Json(app.executor.run(job).await?))
+}
+
+/// `POST /v1/workspaces/{id}/exec/stream`
+#[utoipa::path(post, path = "/v1/workspaces/{id}/exec/stream", tag = "workspaces",
+    params(("id" = String, Path)), request_body = WorkspaceExec, responses(
+    (status = 200, description = "Events as of a streamed run", body = String,
+        content_type = "text/event-stream"),
+    (status = 400, description = "What is wrong, by field", body = ErrorBody),
+    (status = 404, description = "There is none", body = ErrorBody),
+    (status = 409, description = "Another command runs in it", body = ErrorBody),
+    (status = 429, description = "Too many commands at once, or a quota", body = ErrorBody),
+))]
+pub(crate) async fn exec_stream(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(body): Json<WorkspaceExec>,
+) -> Result<impl IntoResponse, ApiError> {
+    let job = job(&app, &caller, &id, body, JailKind::Workspace).await?;
+    Ok(runs::frames(app.executor.stream(job).await?))
+}
+
+/// `POST /v1/workspaces/{id}/fork`
+#[utoipa::path(post, path = "/v1/workspaces/{id}/fork", tag = "workspaces",
+    params(("id" = String, Path)), request_body = ForkWorkspace, responses(
+    (status = 201, description = "The forks, which begin as the workspace is", body = Forked),
+    (status = 400, description = "What is wrong, by field", body = ErrorBody),
+    (status = 404, description = "There is none", body = ErrorBody),
+    (status = 409, description = "The command that runs cannot be frozen", body = ErrorBody),
+    (status = 429, description = "A quota, which is named", body = ErrorBody),
+))]
+pub(crate) async fn fork(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(body): Json<ForkWorkspace>,
+) -> Result<(StatusCode, axum::Json<Forked>), ApiError> {
+    check_label(body.label.as_deref())?;
+    let whose = caller.sees(None)?;
+    let (parent, forks, snapshot, freeze) =
+        app.workspaces.fork(whose, &id, body.count, body.label.as_deref()).await?;
+    let forked = Forked {
+        parent: view(&app, &caller, parent),
+        forks: forks.into_iter().map(|fork| view(&app, &caller, fork)).collect(),
+        snapshot_id: snapshot.id.into(),
+        freeze_ms: freeze.map(|freeze| freeze.as_secs_f64() * 1000.0),
+    };
+    Ok((StatusCode::CREATED, axum::Json(forked)))
+}
+
+/// `POST /v1/workspaces/from-snapshot`
+#[utoipa::path(post, path = "/v1/workspaces/from-snapshot", tag = "workspaces",
+    request_body = FromSnapshot, responses(
+    (status = 201, description = "A workspace that begins as the snapshot is", body = WorkspaceView),
+    (status = 400, description = "What is wrong, by field", body = ErrorBody),
+    (status = 404, description = "No such snapshot, or not of that workspace", body = ErrorBody),
+    (status = 429, description = "A quota, which is named", body = ErrorBody),
+))]
+pub(crate) async fn from_snapshot(
+    State(app): State<App>,
+    caller: Caller,
+    Json(body): Json<FromSnapshot>,
+) -> Result<(StatusCode, axum::Json<WorkspaceView>), ApiError> {
+    check_label(body.label.as_deref())?;
+    let made = app.workspaces.create_from(
+        caller.sees(None)?,
+        &body.snapshot_id,
+        &body.parent_workspace_id,
+        body.label.as_deref(),
+    );
+    let made = made.await?;
+    Ok((StatusCode::CREATED, axum::Json(view(&app, &caller, made))))
+}
+
+/// `POST /v1/workspaces/{id}/restore`
+#[utoipa::path(post, path = "/v1/workspaces/{id}/restore", tag = "workspaces",
+    params(("id" = String, Path)), request_body = RestoreWorkspace, responses(
+    (status = 200, description = "The workspace, as the snapshot is", body = WorkspaceView),
+    (status = 400, description = "What is wrong, by field", body = ErrorBody),
+    (status = 404, description = "No such workspace, or no such snapshot of it", body = ErrorBody),
+    (status = 409, description = "A command runs in it", body = ErrorBody),
+))]
+pub(crate) async fn restore(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(body): Json<RestoreWorkspace>,
+) -> Result<axum::Json<WorkspaceView>, ApiError> {
+    let restored = app.workspaces.restore(caller.sees(None)?, &id, &body.snapshot_id).await?;
+    Ok(axum::Json(view(&app, &caller, restored)))
+}
+
+/// `POST /v1/workspaces/{id}/snapshot`
+#[utoipa::path(post, path = "/v1/workspaces/{id}/snapshot", tag = "workspaces",
+    params(("id" = String, Path)), request_body = TakeSnapshot, responses(
+    (status = 201, description = "Taken; a running command stood still meanwhile", body = SnapshotView),
+    (status = 400, description = "What is wrong, by field", body = ErrorBody),
+    (status = 404, description = "There is none", body = ErrorBody),
+    (status = 409, description = "The command that runs cannot be frozen", body = ErrorBody),
+    (status = 429, description = "A quota, which is named", body = ErrorBody),
+))]
+pub(crate) async fn snapshot(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    Json(body): Json<TakeSnapshot>,
+) -> Result<(StatusCode, axum::Json<SnapshotView>), ApiError> {
+    check_label(body.name.as_deref())?;
+    let (taken, freeze) = app.workspaces.snapshot(caller.sees(None)?, &id, body.name).await?;
+    let view = snapshots::view(&app, &caller, taken, freeze).await?;
+    Ok((StatusCode::CREATED, axum::Json(view)))
+}
+
+async fn job(
+    app: &App,
+    caller: &Caller,
+    id: &str,
+    body: WorkspaceExec,
+    kind: JailKind,
+) -> Result<Job, ApiError> {
+    let whose = caller.sees(None)?;
+    let workspace = app.workspaces.get(whose, id).await?;
+    runs::check_words("cmd", std::iter::once(&body.cmd).chain(&body.args))?;
+    check_environment(&body.env)?;
+    let session = match &body.session_id {
+        None => None,
+        Some(session) => {
+            let (access, tenant) = app.sessions.access(whose, session).await?;
+            if tenant != workspace.tenant {
+                let text = format!("session_id: {session} is of another tenant than the workspace");
+                return Err(ApiError::said(Kind::Invalid, text));
+            }
+            Some(access)
+        }
+    };
+    let new = NewExec {
+        program: body.cmd,
+        arguments: body.args,
+        timeout_secs: body.timeout_secs,
+        memory_mb: body.memory_mb,
+        environment: body.env,
+        session,
+        stdin: body.stdin,
+    };
+    Ok(app.workspaces.job(&workspace, new, kind).await?)
+}
+
+/// Names that a program could not read back as they were sent are refused.
+fn check_environment(variables: &[(String, String)]) -> Result<(), ApiError> {
+    for (n, (name, value)) in variables.iter().enumerate() {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let text = format!("env[{n}]: a name is not empty and holds neither `=` nor NUL");
+            return Err(ApiError::said(Kind::Invalid, text));
+        }
+        if value.contains('\0') {
+            return Err(ApiError::said(Kind::Invalid, format!("env[{n}]: the value holds NUL")));
+        }
+    }
+    Ok(())
+}
+
+fn check_label(label: Option<&str>) -> Result<(), ApiError> {
+    match label {
+        Some(label) if label.chars().count() > LONGEST_LABEL => {
+            let text = format!("label: at most {LONGEST_LABEL} characters");
+            Err(ApiError::said(Kind::Invalid, text))
+        }
+        Some(label) if label.chars().any(char::is_control) => {
+            Err(ApiError::said(Kind::Invalid, "label: no control characters"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn view(app: &App, caller: &Caller, workspace: Workspace) -> WorkspaceView {
+    let trees = app.workspaces.layers().trees();
+    let directory = |half: &str| {
+        if caller.is_admin() {
+            trees.files(&workspace.upper).join(half).display().to_string()
+        } else {
+            String::new()
+        }
+    };
+    let time = |time: Option<jiff::Timestamp>| time.map(|time| time.to_string());
+    WorkspaceView {
+        source_dir: directory("workspace"),
+        output_dir: directory("output"),
+        id: workspace.id.into(),
+        tenant_id: workspace.tenant.into(),
+        created_at: workspace.created_at.to_string(),
+        deleted_at: time(workspace.deleted_at),
+        config: workspace.config,
+        git_repo: workspace.git_repo,
+        git_ref: workspace.git_ref,
+        label: workspace.label,
+        domains: workspace.domains.into_iter().map(Into::into).collect(),
+        last_exec_at: time(workspace.last_exec_at),
+        paused_at: time(workspace.paused_at),
+        auto_snapshot: workspace.auto_snapshot.map(Into::into),
+    }
+}
+
+impl From<CloneError> for ApiError {
+    fn from(error: CloneError) -> Self {
+        match error {
+            CloneError::Exec(error) => error.into(),
+            error => Self::new(Kind::Invalid, error),
+        }
+    }
+}
+
+impl From<WorkspaceError> for ApiError {
+    fn from(error: WorkspaceError) -> Self {
+        use WorkspaceError as E;
+        match error {
+            E::Options(error) => error,
+            E::Clone(error) => error.into(),
+            E::Exec(error) => error.into(),
+            E::Missing(_) | E::NoSnapshot(_) => Self::new(Kind::NotFound, error),
+            E::Busy | E::DomainTaken(_) => Self::new(Kind::Conflict, error),
+            E::NoParent | E::ForkCount | E::Idle | E::FlavorGone(_) => {
+                Self::new(Kind::Invalid, error)
+            }
+            E::WorkspaceQuota(_) | E::ByteQuota { .. } => Self::new(Kind::TooMany, error),
+            E::Store(_) | E::Layer(_) | E::Config(_) => Self::internal(error),
+        }
+    }
+}

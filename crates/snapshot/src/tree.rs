@@ -1,0 +1,173 @@
+//! Looking at a tree beneath a descriptor: one name at a time, no link followed.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
+use rustix::io::Errno;
+
+/// Longest list of attribute names, and longest value, that are kept.
+const MOST_ATTRIBUTES: usize = 64 * 1024;
+
+/// The prefix under which the overlay keeps notes of its own.
+const OVERLAY: &[u8] = b"user.overlay.";
+pub(crate) const OPAQUE: &CStr = c"user.overlay.opaque";
+
+/// Trees nested deeper than this are not walked: each level costs a descriptor.
+const DEEPEST: usize = 512;
+
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Opens the top of a tree, whose path is ours.
+pub(crate) fn open_top(path: &Path) -> io::Result<OwnedFd> {
+    Ok(openat(CWD, path, DIRECTORY, Mode::empty())?)
+}
+
+pub(crate) fn open_directory(at: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
+    Ok(openat(at, name, DIRECTORY, Mode::empty())?)
+}
+
+/// Opens a regular file for reading; an error if it is, by now, anything else.
+pub(crate) fn open_file(at: impl AsFd, name: &CStr) -> io::Result<std::fs::File> {
+    // Non-blocking: a FIFO that was put in its place must not hold us.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = openat(at, name, flags, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a regular file"));
+    }
+    Ok(file.into())
+}
+
+pub(crate) fn look(at: impl AsFd, name: &CStr) -> io::Result<Stat> {
+    Ok(statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?)
+}
+
+pub(crate) fn link_target(at: impl AsFd, name: &CStr) -> io::Result<Vec<u8>> {
+    Ok(readlinkat(at, name, Vec::new())?.into_bytes())
+}
+
+pub(crate) fn is_whiteout(status: &Stat) -> bool {
+    FileType::from_raw_mode(status.st_mode) == FileType::CharacterDevice && status.st_rdev == 0
+}
+
+pub(crate) fn is_opaque(directory: impl AsFd) -> bool {
+    let mut value = [0_u8; 1];
+    rustix::fs::fgetxattr(directory, OPAQUE, &mut value) == Ok(1) && value == *b"y"
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn modified(status: &Stat) -> i64 {
+    let nanoseconds = i64::try_from(status.st_mtime_nsec).unwrap_or_default();
+    status.st_mtime.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
+}
+
+/// Names and values of the attributes that people set: those of the kernel and of the overlay are not
+/// theirs. None where the file system has none.
+pub(crate) fn attributes(file: impl AsFd) -> io::Result<Vec<(CString, Vec<u8>)>> {
+    let file = file.as_fd();
+    let mut names = Vec::with_capacity(256);
+    let names = loop {
+        match rustix::fs::flistxattr(file, rustix::buffer::spare_capacity(&mut names)) {
+            Ok(_) => break names,
+            Err(Errno::RANGE) if names.capacity() < MOST_ATTRIBUTES => {
+                names.reserve(names.capacity() * 2);
+            }
+            Err(Errno::OPNOTSUPP | Errno::RANGE) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let mut found = Vec::new();
+    for name in names.split(|byte| *byte == 0) {
+        if !name.starts_with(b"user.") || name.starts_with(OVERLAY) {
+            continue;
+        }
+        let name = CString::new(name)?;
+        let mut value = vec![0; MOST_ATTRIBUTES];
+        if let Ok(length) = rustix::fs::fgetxattr(file, &name, &mut value) {
+            value.truncate(length);
+            found.push((name, value));
+        }
+    }
+    Ok(found)
+}
+
+/// Something in a tree.
+pub(crate) struct Found<'a> {
+    /// From the top of the tree.
+    pub(crate) path: &'a [u8],
+    pub(crate) parent: BorrowedFd<'a>,
+    pub(crate) name: &'a CStr,
+    pub(crate) status: Stat,
+    /// Of a directory: opened.
+    pub(crate) directory: Option<BorrowedFd<'a>>,
+}
+
+/// Goes through a tree in the order of [`crate::order`]. What vanishes meanwhile is passed over.
+pub(crate) fn walk(
+    top: &OwnedFd,
+    see: &mut dyn FnMut(&Found<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    walk_directory(top.as_fd(), &mut Vec::new(), 0, see)
+}
+
+fn walk_directory(
+    directory: BorrowedFd<'_>,
+    path: &mut Vec<u8>,
+    depth: usize,
+    see: &mut dyn FnMut(&Found<'_>) -> io::Result<()>,
+) -> io::Result<()> {
+    if depth > DEEPEST {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "directories nested too deep"));
+    }
+    let length = path.len();
+    for name in names(directory)? {
+        let status = match look(directory, &name) {
+            Ok(status) => status,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if length > 0 {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name.as_bytes());
+        let is_directory = FileType::from_raw_mode(status.st_mode) == FileType::Directory;
+        let opened = is_directory.then(|| open_directory(directory, &name)).transpose();
+        match opened {
+            Ok(opened) => {
+                let child = opened.as_ref().map(AsFd::as_fd);
+                see(&Found { path, parent: directory, name: &name, status, directory: child })?;
+                if let Some(child) = child {
+                    walk_directory(child, path, depth + 1, see)?;
+                }
+            }
+            Err(error) if vanished(&error) => {}
+            Err(error) => return Err(error),
+        }
+        path.truncate(length);
+    }
+    Ok(())
+}
+
+/// Whether something is not there any more, or is something else by now.
+pub(crate) fn vanished(error: &io::Error) -> bool {
+    let known = error.raw_os_error().map(Errno::from_raw_os_error);
+    matches!(known, Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
+        || error.kind() == io::ErrorKind::InvalidData
+}
+
+/// The names in a directory, sorted.
+pub(crate) fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name != c"." && name != c".." {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
