@@ -87,6 +87,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/workspaces/{id}/restore", post(workspaces::restore))
         .route("/v1/workspaces/{id}/snapshot", post(workspaces::snapshot))
         .route("/v1/workspaces/{id}/ports/{port}", any(gateway::preview_top))
+        .route("/v1/workspaces/{id}/ports/{port}/", any(gateway::preview_top))
         .route("/v1/workspaces/{id}/ports/{port}/{*path}", any(gateway::preview))
         .route("/v1/snapshots", get(snapshots::list))
         .route("/v1/snapshots/{id}", get(snapshots::get).delete(snapshots::delete))

@@ -193,6 +193,14 @@ impl Layers {
         if self.0.store.chain(top).await? != chain.layers || chain.layers.len() < 2 {
             return Ok(());
         }
+        // What a manifest does not tell of would be lost.
+        let closed = |layer: &Layer| {
+            let left_out = layer.totals.as_ref().map(|totals| &totals.left_out["closed"]);
+            left_out.and_then(Value::as_u64).unwrap_or_default() > 0
+        };
+        if chain.layers.iter().any(closed) {
+            return Ok(());
+        }
         let layer = chain.layers.first().ok_or(LayerError::Missing)?;
         let tree = TreeId::random();
         let pin = self.0.trees.pin(&tree);
@@ -340,7 +348,8 @@ pub(crate) fn left_out(left_out: &LeftOut) -> Value {
         .first
         .iter()
         .map(|(path, why)| json!({ "path": String::from_utf8_lossy(path), "reason": why }));
-    json!({ "count": left_out.count, "first": first.collect::<Vec<_>>() })
+    let first = first.collect::<Vec<_>>();
+    json!({ "count": left_out.count, "closed": left_out.closed, "first": first })
 }
 
 /// Does what waits for the disk where it holds up nobody.

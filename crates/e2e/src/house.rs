@@ -168,6 +168,73 @@ impl House {
         result
     }
 
+    /// Makes a workspace of acme; gives it as it was answered.
+    ///
+    /// # Panics
+    ///
+    /// If it is not made.
+    pub async fn workspace(&self, body: Value) -> Value {
+        let (status, made) = self.post(As("acme-key"), "/v1/workspaces", body).await;
+        assert_eq!(status, 201, "{made}");
+        made
+    }
+
+    /// Runs a shell script in a workspace.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub async fn in_workspace(&self, workspace: &Value, script: &str) -> Value {
+        let path = format!("/v1/workspaces/{}/exec", id(workspace));
+        let body = json!({ "cmd": "sh", "args": ["-c", script] });
+        let (status, result) = self.post(As("acme-key"), &path, body).await;
+        assert_eq!(status, 200, "{result}");
+        result
+    }
+
+    /// The same, for what it says.
+    ///
+    /// # Panics
+    ///
+    /// If it fails.
+    pub async fn says(&self, workspace: &Value, script: &str) -> String {
+        let result = self.in_workspace(workspace, script).await;
+        assert_eq!(result["exit_code"], 0, "{result}");
+        result["stdout"].as_str().expect("text").to_owned()
+    }
+
+    /// Takes a snapshot of a workspace.
+    ///
+    /// # Panics
+    ///
+    /// If it is not taken.
+    pub async fn snapshot(&self, workspace: &Value, name: &str) -> Value {
+        let path = format!("/v1/workspaces/{}/snapshot", id(workspace));
+        let (status, taken) = self.post(As("acme-key"), &path, json!({ "name": name })).await;
+        assert_eq!(status, 201, "{taken}");
+        taken
+    }
+
+    /// Makes a workspace of a snapshot.
+    ///
+    /// # Panics
+    ///
+    /// If it is not made.
+    pub async fn restored(&self, snapshot: &Value) -> Value {
+        let body = json!({ "snapshot_id": snapshot["id"], "parent_workspace_id": snapshot["workspace_id"] });
+        let path = "/v1/workspaces/from-snapshot";
+        let (status, made) = self.post(As("acme-key"), path, body).await;
+        assert_eq!(status, 201, "{made}");
+        made
+    }
+
+    /// Trees on disk, sealed or written to.
+    pub fn trees(&self) -> Vec<std::path::PathBuf> {
+        let trees = self.state.path().join("state/trees");
+        let entries = std::fs::read_dir(trees).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect()
+    }
+
     /// Runs shell code.
     ///
     /// # Panics
@@ -193,6 +260,15 @@ impl Drop for House {
             drop(self.child.start_kill());
         }
     }
+}
+
+/// The id of something that was answered.
+///
+/// # Panics
+///
+/// If it has none.
+pub fn id(of: &Value) -> &str {
+    of["id"].as_str().unwrap_or_else(|| panic!("no id in {of}"))
 }
 
 /// Status and body; a body that is not JSON as a string.

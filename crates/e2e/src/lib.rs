@@ -2,6 +2,7 @@
 //! model APIs on the far side of the internet.
 
 pub mod cli;
+pub mod git;
 pub mod house;
 pub mod leftovers;
 pub mod upstream;

@@ -39,6 +39,8 @@ pub struct LeftOut {
     pub first: Vec<(Vec<u8>, &'static str)>,
     /// All together.
     pub count: u64,
+    /// Those of them that are in the tree all the same, and only cannot be told of.
+    pub closed: u64,
 }
 
 impl LeftOut {
@@ -49,6 +51,13 @@ impl LeftOut {
         if self.first.len() < Self::SHOWN {
             self.first.push((path.to_vec(), why));
         }
+    }
+}
+
+impl LeftOut {
+    fn add_closed(&mut self, path: &[u8]) {
+        self.closed += 1;
+        self.add(path, tree::CLOSED);
     }
 }
 
@@ -72,11 +81,11 @@ pub fn index(files: &Path, manifest: &Path, pool: &Pool) -> io::Result<Indexed> 
         let Some(entry) = entry(found, &mut left_out)? else { return Ok(()) };
         batch.push(entry);
         if batch.len() == BATCH {
-            bytes += flush(&top, &mut batch, pool, &mut writer)?;
+            bytes += flush(&top, &mut batch, pool, &mut writer, &mut left_out)?;
         }
         Ok(())
     })?;
-    bytes += flush(&top, &mut batch, pool, &mut writer)?;
+    bytes += flush(&top, &mut batch, pool, &mut writer, &mut left_out)?;
     Ok(Indexed { manifest: writer.finish(manifest)?, bytes, left_out })
 }
 
@@ -89,6 +98,9 @@ fn entry(found: &Found<'_>, left_out: &mut LeftOut) -> io::Result<Option<Entry>>
             link: (status.st_nlink > 1).then_some(status.st_ino),
         },
         FileType::Directory => {
+            if found.directory.is_none() {
+                left_out.add_closed(found.path);
+            }
             Kind::Directory { opaque: found.directory.is_some_and(tree::is_opaque) }
         }
         FileType::Symlink => Kind::Symlink { target: tree::link_target(found.parent, found.name)? },
@@ -125,6 +137,7 @@ fn flush(
     batch: &mut Vec<Entry>,
     pool: &Pool,
     writer: &mut Writer,
+    left_out: &mut LeftOut,
 ) -> io::Result<u64> {
     let files: Vec<usize> = batch
         .iter()
@@ -138,7 +151,11 @@ fn flush(
     let work = || {
         let (mut done, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
         while let Some(n) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-            done.push((*n, content(top, &batch[*n], pool, &mut buffer)?));
+            let read = match content(top, &batch[*n], pool, &mut buffer) {
+                Err(error) if tree::is_closed(&error) => None,
+                read => Some(read?),
+            };
+            done.push((*n, read));
         }
         Ok::<_, io::Error>(done)
     };
@@ -152,15 +169,21 @@ fn flush(
         Ok::<_, io::Error>(done)
     })?;
     let mut bytes = 0;
+    let mut told = vec![true; batch.len()];
     for (n, read) in done {
         let entry = &mut batch[n];
+        let Some(read) = read else {
+            left_out.add_closed(&entry.path);
+            told[n] = false;
+            continue;
+        };
         if let Kind::File { size, hash, .. } = &mut entry.kind {
             (*size, *hash) = (read.size, read.hash);
             bytes += read.size;
         }
         entry.attributes = read.attributes;
     }
-    for entry in batch.drain(..) {
+    for (entry, _) in batch.drain(..).zip(told).filter(|(_, told)| *told) {
         writer.add(&entry)?;
     }
     Ok(bytes)

@@ -84,6 +84,10 @@ impl Mirror {
         self.done = Mirrored::default();
         let from = self.from.try_clone()?;
         tree::walk(&from, &mut |found| match self.take(found, hot) {
+            Err(error) if tree::is_closed(&error) => {
+                self.done.left_out.add(found.path, tree::CLOSED);
+                Ok(())
+            }
             // Gone, or something else by now: the last pass, when nothing moves, will see.
             Err(error) if tree::vanished(&error) => Ok(()),
             other => other,
@@ -250,6 +254,12 @@ impl Mirror {
             let original = match tree::open_directory(&self.from, &name) {
                 Ok(original) => original,
                 Err(error) if tree::vanished(&error) => continue,
+                Err(error) if tree::is_closed(&error) => {
+                    self.done.left_out.add(path, tree::CLOSED);
+                    let copy = tree::open_directory(&self.to, &name)?;
+                    copy::dress(&copy, status, &[])?;
+                    continue;
+                }
                 Err(error) => return Err(error),
             };
             let copy = tree::open_directory(&self.to, &name)?;

@@ -101,7 +101,7 @@ pub(crate) struct Found<'a> {
     pub(crate) parent: BorrowedFd<'a>,
     pub(crate) name: &'a CStr,
     pub(crate) status: Stat,
-    /// Of a directory: opened.
+    /// Of a directory: opened, if it can be.
     pub(crate) directory: Option<BorrowedFd<'a>>,
 }
 
@@ -144,12 +144,24 @@ fn walk_directory(
                 }
             }
             Err(error) if vanished(&error) => {}
+            Err(error) if is_closed(&error) => {
+                see(&Found { path, parent: directory, name: &name, status, directory: None })?;
+            }
             Err(error) => return Err(error),
         }
         path.truncate(length);
     }
     Ok(())
 }
+
+/// Whether its owner has closed something to themselves, and we are not root, whom no mode stops.
+pub(crate) fn is_closed(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ACCESS.raw_os_error())
+}
+
+/// Why that is not told of.
+pub(crate) const CLOSED: &str =
+    "closed to its own owner, so that a server without root cannot read it";
 
 /// Whether something is not there any more, or is something else by now.
 pub(crate) fn vanished(error: &io::Error) -> bool {

@@ -263,15 +263,19 @@ fn judge(result: &ExecResult, repository: &Repository) -> Result<(), CloneError>
 /// What is wrong, and what to do about it.
 fn cause(said: &str, result: &ExecResult, repository: &Repository) -> &'static str {
     let any = |words: &[&str]| words.iter().any(|word| said.contains(word));
-    if any(&["Remote branch", "remote ref", "not our ref", "did not match any", "pathspec"]) {
+    if any(&["fsck error", "fsckObjects"]) {
+        "refused: the repository holds what git itself calls dangerous"
+    } else if any(&["Remote branch", "remote ref", "not our ref", "did not match any", "pathspec"])
+    {
         "ref: there is no such branch, tag or commit"
-    } else if any(&["Authentication failed", "could not read Username", "403", "401"]) {
+    } else if any(&["Authentication failed", "could not read Username", "error: 403", "error: 401"])
+    {
         if repository.credential.is_some() {
             "auth: the credential was refused, or there is no such repository"
         } else {
             "auth: there is no such repository, or it is private: set `credential`"
         }
-    } else if any(&["not found", "404", "not valid: is this a git repository"]) {
+    } else if any(&["not found", "error: 404", "not valid: is this a git repository"]) {
         "not_found: there is no such repository"
     } else if any(&[
         "Could not resolve",

@@ -17,7 +17,9 @@ pub(crate) struct SnapshotView {
     /// Of all files that are seen.
     pub(super) size_bytes: u64,
     pub(super) files: u64,
-    /// What is not kept: sockets, FIFOs, devices, set-id bits. `{count, first: [{path, reason}]}`.
+    /// What is not kept: sockets, FIFOs, devices, set-id bits; and what a server without root cannot read
+    /// because its owner closed it (`closed` of them): that is kept, and not told of.
+    /// `{count, closed, first: [{path, reason}]}`.
     pub(super) left_out: Value,
     /// How long a running command stood still. In the answer to taking it only.
     #[serde(skip_serializing_if = "Option::is_none")]

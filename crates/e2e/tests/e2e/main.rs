@@ -15,3 +15,4 @@ mod engine;
 mod faults;
 mod proxy;
 mod secrets;
+mod workspaces;

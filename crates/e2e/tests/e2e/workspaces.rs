@@ -1,0 +1,12 @@
+//! Workspaces and snapshots, through the API.
+
+mod crash;
+mod forks;
+mod gateway;
+mod git;
+mod life;
+mod pause;
+mod quotas;
+mod rootless;
+mod snapshots;
+mod trees;
