@@ -9,7 +9,11 @@ use crate::{command, run, say};
 /// A program, and the Debian packages that bring it.
 type Need = (&'static str, &'static [&'static str]);
 
-const TESTS: [Need; 8] = [
+const TESTS: [Need; 12] = [
+    ("git", &["git"]),
+    ("openssl", &["openssl"]),
+    ("/usr/sbin/mkfs.xfs", &["xfsprogs"]),
+    ("/usr/sbin/mkfs.btrfs", &["btrfs-progs"]),
     ("cc", &["gcc", "libc6-dev"]),
     ("g++", &["g++"]),
     ("setpriv", &["util-linux"]),
@@ -22,7 +26,9 @@ const TESTS: [Need; 8] = [
 
 const DEMO: [Need; 1] = [("pip3", &["python3-pip"])];
 
-const BENCHES: [Need; 4] = [
+const BENCHES: [Need; 6] = [
+    ("b3sum", &["b3sum"]),
+    ("restic", &["restic"]),
     ("bwrap", &["bubblewrap"]),
     ("runc", &["runc"]),
     ("nginx", &["nginx-light"]),

@@ -2,6 +2,7 @@
 
 mod attack;
 mod doctor;
+mod flavors;
 mod run;
 mod serve;
 mod terminal;
@@ -25,6 +26,9 @@ enum Command {
     Serve(Box<serve::Flags>),
     /// Run one command in a jail, without a server
     Run(Box<run::Flags>),
+    /// Add, list and remove the runtimes that jails can be given
+    #[command(subcommand)]
+    Flavors(flavors::Command),
     /// Tell what this machine can enforce, what is missing, and how to get it
     Doctor(doctor::Flags),
     /// Attempt something that a jail must refuse. For `doctor --attack`, which runs it inside one
@@ -62,6 +66,7 @@ fn act(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(flags) => serve::serve(*flags),
         Command::Run(flags) => run::run(*flags),
+        Command::Flavors(command) => flavors::flavors(command),
         Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Attempt { line, arguments } => Ok(attack::attempt(&line, &arguments)),
         Command::Completions { shell } => {

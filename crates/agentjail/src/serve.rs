@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use configure::configure;
-pub(crate) use configure::{networks, resolutions};
+pub(crate) use configure::{networks, resolutions, state_dir_of};
 pub(crate) use flags::Flags;
 
 pub(crate) fn serve(flags: Flags) -> anyhow::Result<ExitCode> {

@@ -1,11 +1,12 @@
 //! What we claim, measured: each figure beside its peers, interleaved, in one run.
 //!
-//! Prints a table and writes `docs/benchmarks.md`; with a section's name (`jails`, `runs`, `proxy`), only
+//! Prints a table and writes `docs/benchmarks.md`; with a section's name (`jails`, `runs`, `snapshots`, `proxy`), only
 //! prints that. A peer that is not installed is said to be missing.
 
 mod jails;
 mod proxy;
 mod runs;
+mod snapshots;
 mod table;
 
 use std::process::ExitCode;
@@ -36,6 +37,9 @@ fn measure() -> anyhow::Result<()> {
         }
         if wanted("runs") {
             runs::measure(&mut report).await?;
+        }
+        if wanted("snapshots") {
+            snapshots::measure(&mut report).await?;
         }
         if wanted("proxy") {
             proxy::measure(&mut report).await?;

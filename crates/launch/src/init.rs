@@ -93,7 +93,6 @@ fn prepare(door: &OwnedFd, shape: &Shape, birthplace: &Birthplace) -> Result<Hou
     confine::resource_limits()?;
     confine::no_new_privileges()?;
     confine::empty_bounding_set()?;
-    confine::scopes(birthplace.landlock_abi)?;
     let stage = stage::fork(shape, birthplace)?;
     Ok(House { children, listeners, stage })
 }

@@ -22,6 +22,7 @@ mod pool;
 mod squash;
 mod tree;
 mod trees;
+mod unpack;
 mod view;
 
 pub use archive::{ArchiveError, write_archive};
@@ -33,4 +34,5 @@ pub use mirror::{Hot, Mirror, Mirrored};
 pub use pool::Pool;
 pub use squash::squash;
 pub use trees::{Owner, Pin, Trees};
+pub use unpack::{UnpackError, UnpackLimits, Unpacked, Whiteouts, unpack};
 pub use view::{Seen, Stratum, View};

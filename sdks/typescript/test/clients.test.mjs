@@ -15,7 +15,7 @@ let model, aj, stop, session;
 
 before(async () => {
   model = await startModel();
-  ({ aj, stop } = await startServer(...services.flatMap((service) => ["--upstream", `${service}=${model.url}`])));
+  ({ aj, stop } = await startServer({ flags: services.flatMap((service) => ["--upstream", `${service}=${model.url}`]) }));
   for (const service of services) await aj.credentials.put({ service, secret: keyOf(service) });
   session = await aj.sessions.create({ services, scopes: { github: ["/repos/my-org/*/issues*"] } });
 });

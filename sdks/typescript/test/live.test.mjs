@@ -1,24 +1,40 @@
 // The client against the real server; and the examples of the README, as they stand there.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { Agentjail, AgentjailError } from "../dist/index.js";
+import { fileURLToPath } from "node:url";
+import { PROJECT, startGit } from "./git-server.mjs";
 import { startServer } from "./server.mjs";
 
-let aj, baseUrl, stop;
+let aj, baseUrl, stop, git, runtimes;
 
 before(async () => {
-  ({ aj, baseUrl, stop } = await startServer());
+  git = await startGit("127.86.0.1", "my-org/app", PROJECT);
+  runtimes = mkdtempSync(join(tmpdir(), "agentjail-runtimes-"));
+  // One directory of programs, and one with a `bin`: what a machine has is what a flavor is made of.
+  mkdirSync(join(runtimes, "nodejs"));
+  copyFileSync(fileURLToPath(import.meta.resolve("@oven/bun-linux-x64-baseline/bin/bun")), join(runtimes, "nodejs/bun"));
+  mkdirSync(join(runtimes, "python/bin"), { recursive: true });
+  symlinkSync("/usr/bin/python3", join(runtimes, "python/bin/python3"));
+  const flavors = { nodejs: join(runtimes, "nodejs"), python: join(runtimes, "python") };
+  ({ aj, baseUrl, stop } = await startServer({ flags: git.flags, flavors }));
 });
 
-after(() => stop());
+after(async () => {
+  await stop();
+  git.stop();
+  rmSync(runtimes, { recursive: true });
+});
 
 test("health, stats, settings, whoami", async () => {
   assert.equal(await aj.public.health(), "ok");
   assert.equal(typeof (await aj.public.stats()).total_execs, "number");
   assert.deepEqual(await aj.settings.whoami(), { tenant: "sdk", role: "operator" });
   assert.equal((await aj.settings.get()).exec.default_memory_mb, 512);
-  assert.deepEqual(await aj.settings.flavors(), []);
+  assert.deepEqual(await aj.settings.flavors(), [{ name: "nodejs" }, { name: "python" }]);
 });
 
 test("credentials and sessions, from put to close", async () => {
@@ -82,7 +98,83 @@ test("the README's examples run as they stand", async () => {
   const print = { log: (...words) => said.push(words.join(" ")) };
   const AsyncFunction = (async () => {}).constructor;
   await new AsyncFunction("Agentjail", "AgentjailError", "console", body)(Agentjail, AgentjailError, print);
-  assert.ok(said.includes("42"), said.join("\n"));
+  for (const line of ["42", "recovered", "deps-ready", "hello world"]) assert.ok(said.includes(line), said.join("\n"));
+});
+
+test("workspaces: written to, streamed, forked, restored, found, deleted", async () => {
+  const ws = await aj.workspaces.create({ label: "sdk", memoryMb: 256 });
+  const sh = (id, code, more = {}) => aj.workspaces.exec(id, { cmd: "sh", args: ["-c", code], ...more });
+  assert.equal((await sh(ws.id, "cat > a; echo $A", { stdin: "typed", env: [["A", "1"]] })).stdout, "1\n");
+  const said = [];
+  for await (const event of aj.workspaces.stream(ws.id, { cmd: "cat", args: ["a"] })) said.push(event);
+  assert.deepEqual([said[0].type, said.find((event) => event.type === "stdout").line], ["started", "typed"]);
+  const first = await aj.snapshots.create(ws.id, { name: "first" });
+  await sh(ws.id, "echo more >> a; echo b > b");
+  const second = await aj.snapshots.create(ws.id);
+  const { totals, changed } = await aj.snapshots.diff(second.id, first.id);
+  assert.deepEqual([totals, changed[0].after.path], [{ added: 1, changed: 1, removed: 0 }, "a"]);
+  const { entries } = await aj.snapshots.manifest(first.id);
+  assert.deepEqual(entries.map((entry) => [entry.path, entry.size, entry.hash.length]), [["a", 5, 64]]);
+  assert.deepEqual(await aj.snapshots.verify(first.id), { intact: true, error: null });
+  let bytes = 0;
+  for await (const piece of await aj.snapshots.tar(first.id)) bytes += piece.length;
+  assert.equal(bytes % 512, 0);
+  const { forks, snapshot_id } = await aj.workspaces.fork(ws.id, { count: 2, label: "try" });
+  assert.deepEqual(forks.map((fork) => fork.label), ["try-0", "try-1"]);
+  assert.equal((await sh(forks[1].id, "cat a b")).stdout, "typedmore\nb\n");
+  assert.equal((await aj.snapshots.get(snapshot_id)).name, `fork-origin:${ws.id}`);
+  const back = await aj.snapshots.createWorkspaceFrom(first.id, { label: "recovered" });
+  assert.equal((await sh(back.id, "cat a")).stdout, "typed");
+  await aj.workspaces.restore(ws.id, first.id);
+  assert.equal((await sh(ws.id, "ls")).stdout, "a\n");
+  assert.equal((await aj.workspaces.rename(ws.id, "renamed")).label, "renamed");
+  const found = [];
+  for await (const { label } of aj.workspaces.all({ q: "try", pageSize: 1 })) found.push(label);
+  assert.deepEqual(found, ["try-1", "try-0"]);
+  const names = [];
+  for await (const { name } of aj.snapshots.all({ workspaceId: ws.id, pageSize: 2 })) names.push(name);
+  assert.deepEqual(names, [`fork-origin:${ws.id}`, null, "first"]);
+  for (const { id } of [ws, back, ...forks]) assert.equal(await aj.workspaces.delete(id), undefined);
+  await assert.rejects(aj.workspaces.get(ws.id), (error) => error.code === "NOT_FOUND");
+  assert.equal(await aj.snapshots.delete(first.id), undefined);
+  await assert.rejects(aj.snapshots.delete(first.id), (error) => error.code === "NOT_FOUND");
+});
+
+test("a server in a workspace is previewed, and a second command is told to wait", async () => {
+  const ws = await aj.workspaces.create({ network: { mode: "loopback" } });
+  const code = "require('http').createServer((q, r) => r.end(q.method + q.url + q.headers.authorization)).listen(3000, () => console.log('up'))";
+  for await (const event of aj.workspaces.stream(ws.id, { cmd: "node", args: ["-e", code] })) {
+    if (event.type !== "stdout") continue;
+    const answer = await aj.workspaces.preview(ws.id, 3000, "/a?b", { method: "POST", body: "x" });
+    assert.deepEqual([answer.status, await answer.text()], [200, "POST/a?bundefined"]);
+    await assert.rejects(aj.workspaces.exec(ws.id, { cmd: "true" }), (error) => error.code === "CONFLICT");
+    break;
+  }
+});
+
+test("a run is forked, and clones what it needs", async () => {
+  const git = { repo: "https://github.com/my-org/app" };
+  const forked = await aj.runs.fork({
+    language: "bash",
+    git,
+    parentCode: "cat package.json > /output/p; sleep 1",
+    children: [{ code: "grep -c greet /output/p" }, { code: "ls packages" }],
+    forkAfterMs: 300,
+  });
+  assert.deepEqual(forked.children.map((child) => child.stdout), ["1\n", "greet\n"]);
+  assert.equal(forked.fork.was_frozen, true);
+  const failed = await aj.workspaces.create({ git: { ...git, ref: "nosuch" } }).catch((error) => error);
+  assert.match(failed.message, /agentjail 400: bad request: git clone failed: .*\(ref: /);
+});
+
+test("keys are made and ended by admins", async () => {
+  const root = new Agentjail({ baseUrl, apiKey: "root-key" });
+  const made = await root.keys.create({ role: "operator", label: "ci", ttlSecs: 600 });
+  const theirs = new Agentjail({ baseUrl, apiKey: made.key });
+  assert.deepEqual(await theirs.settings.whoami(), { tenant: "sdk", role: "operator" });
+  assert.equal((await root.keys.list())[0].id, made.id);
+  await root.keys.revoke(made.id);
+  await assert.rejects(theirs.settings.whoami(), (error) => error.code === "UNAUTHORIZED");
 });
 
 test("the allowlist of a running jail is replaced", async () => {

@@ -1,6 +1,6 @@
 // A real server on a fresh state, for tests.
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { Agentjail } from "../dist/index.js";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
-const program = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug/agentjail");
+export const program = join(process.env.CARGO_TARGET_DIR ?? join(root, "target"), "debug/agentjail");
 
 const freePort = () =>
   new Promise((done) => {
@@ -19,13 +19,16 @@ const freePort = () =>
     });
   });
 
-/** Starts one; gives a client of tenant `sdk`, its base URL, and how to stop it. */
-export async function startServer(...flags) {
+/** Starts one, with flavors made of directories; gives a client of tenant `sdk`, its base URL, and how to stop it. */
+export async function startServer({ flags = [], flavors = {} } = {}) {
   assert.ok(existsSync(program), `${program} is not built: run \`cargo build -p agentjail\``);
   const state = mkdtempSync(join(tmpdir(), "agentjail-sdk-"));
+  for (const [name, from] of Object.entries(flavors)) {
+    execFileSync(program, ["flavors", "add", name, "--from", from, "--state-dir", state]);
+  }
   const [api, proxy] = [await freePort(), await freePort()];
   const addresses = ["--ctl-addr", `127.0.0.1:${api}`, "--proxy-addr", `127.0.0.1:${proxy}`, "--state-dir", state];
-  const env = { PATH: process.env.PATH, AGENTJAIL_API_KEY: "sdk-key@sdk:operator" };
+  const env = { PATH: process.env.PATH, AGENTJAIL_API_KEY: "sdk-key@sdk:operator,root-key@sdk:admin" };
   const child = spawn(program, ["serve", ...addresses, ...flags], { env, stdio: "ignore" });
   const baseUrl = `http://127.0.0.1:${api}`;
   const aj = new Agentjail({ baseUrl, apiKey: "sdk-key" });

@@ -27,6 +27,10 @@ pub fn list(directory: &Path) -> Result<Vec<(String, PathBuf)>, FlavorError> {
     for entry in entries {
         let path = entry.map_err(FlavorError::Read)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with('.') {
+            // One in the making.
+            continue;
+        }
         // A link to a directory is a flavor, too: the operator made it.
         match path.canonicalize() {
             Ok(real) if real.is_dir() && is_name(name) => flavors.push((name.to_owned(), real)),
@@ -59,7 +63,8 @@ pub(crate) fn search_path(flavors: &[(String, PathBuf)]) -> String {
         .join(":")
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether something may be the name of a flavor.
+pub fn is_name(name: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     (1..=LONGEST_NAME).contains(&name.len())
         && name.bytes().next().is_some_and(alphanumeric)

@@ -11,6 +11,19 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 #[tokio::test]
+async fn files_are_moved_and_linked_from_one_directory_to_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let flags = ["--workspace", &directory.path().display().to_string(), "--rw"];
+    let script = "import os\nfor at in ('/workspace', '/output', '/tmp', '/home/agent'):\n\
+        \x20 os.makedirs(at + '/b/c'); open(at + '/b/x', 'w').close()\n\
+        \x20 os.rename(at + '/b/x', at + '/b/c/y'); os.link(at + '/b/c/y', at + '/z')\n\
+        \x20 os.rename(at + '/b/c', at + '/d')\n\
+        print(sorted(os.listdir('/workspace')))";
+    let said = Run::new(&flags).python(script).await;
+    assert_eq!(said.stdout, "['b', 'd', 'z']\n", "{said:?}");
+}
+
+#[tokio::test]
 async fn a_command_runs_as_if_run_directly() {
     let said = Run::new(&[]).input(b"from outside").sh("cat; echo to stderr >&2; exit 7").await;
     assert_eq!((said.code, said.stdout.as_str()), (7, "from outside"));

@@ -5,7 +5,7 @@ use std::io;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible as _, NetPort, PathBeneath, PathFd,
-    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus, Scope,
+    Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetStatus,
 };
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -124,22 +124,11 @@ pub(super) fn confirm() -> Result<(), Fault> {
     Err(Errno::PERM).at("confirm that the jail is closed")
 }
 
-/// Confines signals and abstract sockets to the jail. In a ruleset of its own: all commands of a jail
-/// must be within it together, while each has the next one by itself, and it leaves mounting alone.
-pub(super) fn scopes(kernel: Option<u32>) -> Result<(), Fault> {
-    if !keeps(Protection::Landlock) || kernel.is_none_or(|kernel| kernel < 6) {
-        return Ok(());
-    }
-    let fault = |_| Fault { step: LANDLOCK_STEP.to_owned(), errno: Errno::PERM.raw_os_error() };
-    let restricted = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .scope(Scope::from_all(ABI::V6))
-        .and_then(Ruleset::create)
-        .and_then(landlock::RulesetCreated::restrict_self);
-    restricted.map(drop).map_err(fault)
-}
-
 /// A second wall under the mount namespace: reading anywhere, writing only where it is meant.
+///
+/// There is one ruleset and no other: a second one that knows nothing of files, such as one that scopes signals,
+/// would forbid every link and rename from one directory to another, because each ruleset must allow those.
+/// Signals and abstract sockets end at the PID and network namespaces anyway.
 pub(super) fn landlock(walls: &Walls) -> Result<(), Fault> {
     crate::fault::inject("landlock")?;
     if !keeps(Protection::Landlock) {

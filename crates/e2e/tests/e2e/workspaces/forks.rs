@@ -97,7 +97,7 @@ async fn a_long_chain_is_squashed_and_reads_the_same() {
 }
 
 /// Writes without end to a database in WAL mode, and commits to a repository.
-const WRITER: &str = r#"
+const WRITER: &str = r"
 import os, sqlite3, subprocess, sys
 db = sqlite3.connect('/workspace/db', isolation_level=None)
 db.execute('PRAGMA journal_mode=WAL'); db.execute('PRAGMA wal_autocheckpoint=7')
@@ -115,10 +115,10 @@ while True:
     db.execute('UPDATE t SET b = a WHERE n = last_insert_rowid()'); db.execute('COMMIT')
     if n % 50 == 0:
         open('/workspace/repo/f', 'w').write(str(n)); git('add', 'f'); git('commit', '-qm', str(n))
-"#;
+";
 
 /// Whether both are whole.
-const CHECK: &str = r#"
+const CHECK: &str = r"
 import os, sqlite3, subprocess
 db = sqlite3.connect('/workspace/db')
 assert db.execute('PRAGMA integrity_check').fetchall() == [('ok',)], 'integrity'
@@ -130,7 +130,7 @@ if os.path.exists('/workspace/repo/.git/HEAD'):
     said = subprocess.run(['git', '-C', '/workspace/repo', 'fsck', '--no-dangling'], capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
 print(db.execute('SELECT count(*) FROM t').fetchone()[0])
-"#;
+";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn databases_and_repositories_survive_200_forks_under_write_load() {

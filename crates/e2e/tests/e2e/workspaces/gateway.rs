@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 const ACME: As<'_> = As("acme-key");
 
 /// A server that says what it was asked, streams, and echoes over a WebSocket of its own making.
-const SERVER: &str = r#"
+const SERVER: &str = r"
 import base64, hashlib, http.server, sys, time
 class H(http.server.BaseHTTPRequestHandler):
     protocol_version = 'HTTP/1.1'
@@ -40,7 +40,7 @@ class H(http.server.BaseHTTPRequestHandler):
         self.send_response(200); self.send_header('Content-Length', str(len(text))); self.end_headers(); self.wfile.write(text)
 class S(http.server.ThreadingHTTPServer): daemon_threads = True
 s = S(('127.0.0.1', 8080), H); print('listening', flush=True); s.serve_forever()
-"#;
+";
 
 /// A workspace with the server at work in it, and the stream that keeps it so.
 async fn serving(house: &House, body: Value) -> (Value, reqwest::Response) {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 const ACME: As<'_> = As("acme-key");
 
 /// Everything of a tree that a program can tell: type, mode, size, time, content, target, attributes.
-const TELL: &str = r#"
+const TELL: &str = r"
 import hashlib, os, stat
 for root in (b'/workspace', b'/output'):
     for at, directories, files in sorted(os.walk(root)):
@@ -22,9 +22,9 @@ for root in (b'/workspace', b'/output'):
             if not stat.S_ISLNK(s.st_mode):
                 told += sorted((a, os.getxattr(path, a)) for a in os.listxattr(path))
             print(path, *told)
-"#;
+";
 
-const FILL: &str = r#"
+const FILL: &str = r"
 import os
 os.makedirs(b'/workspace/empty/deep')
 os.makedirs('/workspace/node_modules/.bin')
@@ -41,7 +41,7 @@ os.setxattr('/workspace/one', 'user.note', b'kept \x00'); os.setxattr('/workspac
 os.utime('/workspace/run', ns=(1, 123456789987654321))
 open('/output/result', 'w').write('42')
 os.utime('/workspace/empty', ns=(1, 1000000001))
-"#;
+";
 
 #[tokio::test]
 async fn a_tree_comes_back_as_it_was() {
