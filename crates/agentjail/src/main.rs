@@ -1,6 +1,7 @@
 //! The `agentjail` program: it decides what this process is, and lets that part run.
 
 mod attack;
+mod client;
 mod doctor;
 mod flavors;
 mod run;
@@ -16,6 +17,8 @@ use clap_complete::Shell;
 #[derive(Debug, Parser)]
 #[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Arguments {
+    #[command(flatten)]
+    global: client::Global,
     #[command(subcommand)]
     command: Command,
 }
@@ -26,6 +29,8 @@ enum Command {
     Serve(Box<serve::Flags>),
     /// Run one command in a jail, without a server
     Run(Box<run::Flags>),
+    #[command(flatten)]
+    Client(client::Command),
     /// Add, list and remove the runtimes that jails can be given
     #[command(subcommand)]
     Flavors(flavors::Command),
@@ -46,6 +51,8 @@ Examples:
   agentjail run --allow pypi.org --allow files.pythonhosted.org -- pip download six -d /output
   agentjail run --workspace . --rw -- make test
   agentjail serve
+  agentjail ws create --git https://github.com/my-org/app --flavor nodejs
+  agentjail exec WORKSPACE -- npm test
   agentjail doctor";
 
 fn main() -> ExitCode {
@@ -53,7 +60,8 @@ fn main() -> ExitCode {
     if let Some(role) = jail::Role::from_argv0() {
         return jail::run_launcher(&role);
     }
-    match act(Arguments::parse().command) {
+    let Arguments { global, command } = Arguments::parse();
+    match act(&global, command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("agentjail: {error:#}");
@@ -62,10 +70,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn act(command: Command) -> anyhow::Result<ExitCode> {
+fn act(global: &client::Global, command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(flags) => serve::serve(*flags),
         Command::Run(flags) => run::run(*flags),
+        Command::Client(command) => client::run(global, command),
         Command::Flavors(command) => flavors::flavors(command),
         Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Attempt { line, arguments } => Ok(attack::attempt(&line, &arguments)),

@@ -1,5 +1,10 @@
 //! What a jailed program may say to the operator's terminal.
 
+/// A line of text that somebody else chose, for a table: no control character passes.
+pub(crate) fn sanitised(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
 /// Keeps a jailed program from talking to the operator's terminal: colours, cursor movement and
 /// clearing pass; sequences that set the title or clipboard, or make the terminal answer, do not.
 #[derive(Debug, Default)]

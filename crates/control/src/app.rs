@@ -16,8 +16,8 @@ use crate::rates::Rates;
 use crate::sessions::Sessions;
 use crate::workspaces::Workspaces;
 use crate::{
-    audit, credentials, edge, gateway, identity, jail_network, jails, keys, openapi, public, runs,
-    sessions, snapshots, workspaces,
+    audit, backup, credentials, edge, gateway, identity, jail_network, jails, keys, openapi,
+    public, runs, sessions, snapshots, workspaces,
 };
 
 /// Everything a handler may call. Cheap to clone.
@@ -83,6 +83,7 @@ pub(crate) fn router(app: App) -> Router {
         )
         .route("/v1/workspaces/{id}/exec", post(workspaces::exec))
         .route("/v1/workspaces/{id}/exec/stream", post(workspaces::exec_stream))
+        .route("/v1/workspaces/{id}/exec/attach", post(workspaces::attach))
         .route("/v1/workspaces/{id}/fork", post(workspaces::fork))
         .route("/v1/workspaces/{id}/restore", post(workspaces::restore))
         .route("/v1/workspaces/{id}/snapshot", post(workspaces::snapshot))
@@ -100,6 +101,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/jails", get(jails::list))
         .route("/v1/jails/{id}", get(jails::get))
         .route("/v1/jails/{id}/network", put(jail_network::put))
-        .route("/v1/audit", get(audit::list));
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/backup", post(backup::create));
     edge::wrap(routes, app)
 }

@@ -22,7 +22,7 @@ mod service;
 pub(crate) use ask::{AskError, Asker};
 pub(crate) use held::Held;
 pub(crate) use options::{ExecOptions, NetworkSpec, SeccompSpec, Settings, policy};
-pub(crate) use owner::Event;
+pub(crate) use owner::{Cut, Event, Input};
 pub(crate) use places::Place;
 pub(crate) use result::{ExecResult, ResourceStats};
 pub use result::{NetworkUse, RefusedUse};

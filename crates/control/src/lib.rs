@@ -7,6 +7,7 @@
 
 mod app;
 mod audit;
+mod backup;
 mod caller;
 mod config;
 mod credentials;

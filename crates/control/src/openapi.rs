@@ -6,8 +6,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::{
-    audit, credentials, gateway, identity, jail_network, jails, keys, public, runs, sessions,
-    snapshots, workspaces,
+    audit, backup, credentials, gateway, identity, jail_network, jails, keys, public, runs,
+    sessions, snapshots, workspaces,
 };
 
 /// An error's body.
@@ -33,11 +33,11 @@ pub(crate) struct ErrorBody {
         sessions::create, sessions::list, sessions::get, sessions::close, sessions::exec, sessions::run,
         runs::create, runs::stream, runs::fork,
         workspaces::create, workspaces::list, workspaces::get, workspaces::patch, workspaces::delete,
-        workspaces::exec, workspaces::exec_stream, workspaces::fork, workspaces::from_snapshot,
+        workspaces::exec, workspaces::exec_stream, workspaces::attach, workspaces::fork, workspaces::from_snapshot,
         workspaces::restore, workspaces::snapshot, gateway::preview,
         snapshots::list, snapshots::get, snapshots::delete, snapshots::manifest, snapshots::diff,
         snapshots::tar, snapshots::verify,
-        keys::create, keys::list, keys::revoke,
+        keys::create, keys::list, keys::revoke, backup::create,
         jails::list, jails::get, jail_network::put,
         audit::list,
     )

@@ -1,5 +1,6 @@
 //! Workspaces: a pair of `/workspace` and `/output` that outlives its commands.
 
+mod attach;
 mod capture;
 mod config;
 mod domains;
@@ -9,6 +10,7 @@ mod routes;
 mod service;
 mod wire;
 
+pub(crate) use attach::{__path_attach, attach};
 pub(crate) use capture::{CaptureError, captured};
 pub(crate) use live::Live;
 pub(crate) use routes::{

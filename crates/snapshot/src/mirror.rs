@@ -268,6 +268,7 @@ impl Mirror {
             }
             copy::dress(&copy, status, &tree::attributes(&original)?)?;
         }
+        copy::dress(&self.to, &rustix::fs::fstat(&self.from)?, &[])?;
         Ok(())
     }
 

@@ -60,6 +60,19 @@ impl Store {
         Ok(Self { reader, writer })
     }
 
+    /// Copies the database as it is at this moment into a new file.
+    pub async fn copy_to(&self, path: &Path) -> Result<(), StoreError> {
+        make_private(path).map_err(|error| StoreError::Open {
+            path: path.display().to_string(),
+            source: sqlx::Error::Io(error),
+        })?;
+        sqlx::query("VACUUM INTO $1")
+            .bind(path.display().to_string())
+            .execute(&self.writer)
+            .await?;
+        Ok(())
+    }
+
     /// Finishes what is under way and closes the file.
     pub async fn close(&self) {
         self.reader.close().await;

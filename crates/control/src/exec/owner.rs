@@ -43,6 +43,9 @@ pub(crate) enum Event {
     },
     Stdout(String),
     Stderr(String),
+    /// Bytes as they came, for who asked for them.
+    RawStdout(Vec<u8>),
+    RawStderr(Vec<u8>),
     Stats(ResourceStats),
     Completed(ExecResult),
     /// The run was ended from outside.
@@ -55,7 +58,23 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(super) enum Sink {
     Result(oneshot::Sender<ExecResult>),
-    Events(mpsc::Sender<Event>),
+    Events(mpsc::Sender<Event>, Cut),
+}
+
+/// In which pieces output is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    Lines,
+    /// As it comes.
+    Raw,
+}
+
+/// What a command reads.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Text(String),
+    /// Whatever is sent, until the sender is dropped.
+    Live(mpsc::Receiver<bytes::Bytes>),
 }
 
 /// A job that runs.
@@ -66,7 +85,7 @@ pub(super) struct Owned {
     pub(super) asks: mpsc::Receiver<Ask>,
     pub(super) id: i64,
     pub(super) listed: bool,
-    pub(super) stdin: Option<String>,
+    pub(super) stdin: Option<Input>,
     pub(super) held: Held,
     pub(super) timeout: Duration,
     pub(super) output_limit: usize,
@@ -116,14 +135,22 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     let feed = feed(input.zip(stdin));
     let left = read(stdout, Stream::Stdout, id, &live, sink.events(), &mut out);
     let right = read(stderr, Stream::Stderr, id, &live, sink.events(), &mut err);
-    let mut output = Box::pin(async { tokio::join!(left, right, feed) });
+    // What is fed ends with what is read: nobody waits for a caller who goes on typing.
+    let mut output = Box::pin(async {
+        let read = async { tokio::join!(left, right) };
+        let (mut read, mut feed) = (std::pin::pin!(read), std::pin::pin!(feed));
+        tokio::select! {
+            _ = read.as_mut() => {}
+            () = feed.as_mut() => drop(read.await),
+        }
+    });
     let mut output_ended = false;
     let (outcome, ended) = {
         let asked = (&mut served, &mut asks);
         let mut end =
             std::pin::pin!(end(&mut jail, timeout_after, &mut sink, id, &live, stop, asked));
         tokio::select! {
-            _ = output.as_mut() => {
+            () = output.as_mut() => {
                 output_ended = true;
                 end.await
             }
@@ -155,7 +182,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     if !output_ended && sink.is_stream() {
         // At the client's own pace, as long as it keeps one.
         tokio::select! {
-            _ = output.as_mut() => {}
+            () = output.as_mut() => {}
             () = stop.cancelled() => {}
         }
     }
@@ -272,10 +299,19 @@ fn apart(
 }
 
 /// Gives a command what it shall read, and then its end.
-async fn feed(input: Option<(pipe::Sender, String)>) {
-    if let Some((mut pipe, text)) = input {
-        // A command may end, or close its input, before it has read everything.
-        drop(tokio::io::AsyncWriteExt::write_all(&mut pipe, text.as_bytes()).await);
+async fn feed(input: Option<(pipe::Sender, Input)>) {
+    use tokio::io::AsyncWriteExt as _;
+    // A command may end, or close its input, before it has read everything.
+    match input {
+        None => {}
+        Some((mut pipe, Input::Text(text))) => drop(pipe.write_all(text.as_bytes()).await),
+        Some((mut pipe, Input::Live(mut pieces))) => {
+            while let Some(piece) = pieces.recv().await {
+                if pipe.write_all(&piece).await.is_err() {
+                    break;
+                }
+            }
+        }
     }
 }
 
@@ -285,7 +321,7 @@ async fn read(
     stream: Stream,
     id: i64,
     live: &LiveRows,
-    events: Option<mpsc::Sender<Event>>,
+    events: Option<(mpsc::Sender<Event>, Cut)>,
     head: &mut Head,
 ) {
     let Some(mut pipe) = pipe else { return };
@@ -307,7 +343,15 @@ async fn read(
         });
         match &events {
             None => head.push(&chunk),
-            Some(events) => {
+            Some((events, Cut::Raw)) => {
+                let piece = chunk.clone();
+                let event = match stream {
+                    Stream::Stdout => Event::RawStdout(piece),
+                    Stream::Stderr => Event::RawStderr(piece),
+                };
+                deliver(events, event).await;
+            }
+            Some((events, Cut::Lines)) => {
                 for line in lines.push(&chunk) {
                     // Waits for a slow client, and with us the command. One that is gone is noticed
                     // elsewhere; what is left is read and thrown away.
@@ -316,7 +360,7 @@ async fn read(
             }
         }
     }
-    if let (Some(events), Some(line)) = (&events, lines.finish()) {
+    if let (Some((events, _)), Some(line)) = (&events, lines.finish()) {
         deliver(events, event(line)).await;
     }
 }
@@ -327,15 +371,15 @@ async fn deliver(events: &mpsc::Sender<Event>, event: Event) {
 }
 
 impl Sink {
-    fn events(&self) -> Option<mpsc::Sender<Event>> {
+    fn events(&self) -> Option<(mpsc::Sender<Event>, Cut)> {
         match self {
             Self::Result(_) => None,
-            Self::Events(events) => Some(events.clone()),
+            Self::Events(events, cut) => Some((events.clone(), *cut)),
         }
     }
 
     async fn send(&mut self, event: Event) {
-        if let Self::Events(events) = self {
+        if let Self::Events(events, _) = self {
             // One that is gone is noticed by `gone`.
             drop(events.send(event).await);
         }
@@ -343,7 +387,7 @@ impl Sink {
 
     /// For what may be left out when the client is slow.
     fn try_send(&self, event: Event) {
-        if let Self::Events(events) = self {
+        if let Self::Events(events, _) = self {
             drop(events.try_send(event));
         }
     }
@@ -351,7 +395,7 @@ impl Sink {
     async fn complete(self, result: ExecResult) {
         match self {
             Self::Result(sender) => drop(sender.send(result)),
-            Self::Events(events) => deliver(&events, Event::Completed(result)).await,
+            Self::Events(events, _) => deliver(&events, Event::Completed(result)).await,
         }
     }
 
@@ -359,17 +403,17 @@ impl Sink {
     async fn gone(&mut self) {
         match self {
             Self::Result(sender) => sender.closed().await,
-            Self::Events(events) => events.closed().await,
+            Self::Events(events, _) => events.closed().await,
         }
     }
 
     fn is_stream(&self) -> bool {
-        matches!(self, Self::Events(_))
+        matches!(self, Self::Events(..))
     }
 
     /// Says that there is no result. Of a dropped channel the waiting caller makes an error.
     async fn fail(self, message: &'static str) {
-        if let Self::Events(events) = self {
+        if let Self::Events(events, _) = self {
             deliver(&events, Event::Failed { message }).await;
         }
     }

@@ -21,7 +21,7 @@ use super::flavors::{self, FlavorError};
 use super::held::Held;
 use super::host_ids::HostIds;
 use super::options::{Settings, TREE_BYTES};
-use super::owner::{self, Event, Owned, Sink};
+use super::owner::{self, Cut, Event, Input, Owned, Sink};
 use super::places::{Place, Places};
 use super::result::{ExecResult, ResourceStats};
 use crate::config::{BaseUrl, ExecConfig};
@@ -43,7 +43,7 @@ pub(crate) struct Job {
     /// More variables; the last word on a name counts.
     pub(crate) environment: Vec<(String, String)>,
     /// What the command reads; nothing if there is none.
-    pub(crate) stdin: Option<String>,
+    pub(crate) stdin: Option<Input>,
     pub(crate) ground: Ground,
     /// More directories of the host, as flavors are put in.
     pub(crate) directories: Vec<(String, PathBuf)>,
@@ -293,9 +293,13 @@ impl Executor {
     }
 
     /// Runs a job and gives what happens as it happens. Dropping the receiver ends the job.
-    pub(crate) async fn stream(&self, job: Job) -> Result<mpsc::Receiver<Event>, ExecError> {
+    pub(crate) async fn stream(
+        &self,
+        job: Job,
+        cut: Cut,
+    ) -> Result<mpsc::Receiver<Event>, ExecError> {
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        self.begin(job, Sink::Events(events)).await?;
+        self.begin(job, Sink::Events(events, cut)).await?;
         Ok(receiver)
     }
 

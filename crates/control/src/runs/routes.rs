@@ -11,7 +11,7 @@ use super::stream::frames;
 use super::wire::{RunBody, RunRequest, code};
 use crate::app::App;
 use crate::caller::{Caller, ForTenant};
-use crate::exec::{ExecOptions, ExecResult, Job, Program};
+use crate::exec::{Cut, ExecOptions, ExecResult, Job, Program};
 use crate::git::GitSpec;
 use crate::openapi::ErrorBody;
 
@@ -50,7 +50,7 @@ pub(crate) async fn stream(
 ) -> Result<impl IntoResponse, ApiError> {
     let tenant = query.tenant.as_ref();
     let job = job(&app, &caller, tenant, body, options, store::JailKind::Stream).await?;
-    Ok(frames(app.executor.stream(job).await?))
+    Ok(frames(app.executor.stream(job, Cut::Lines).await?))
 }
 
 /// From a request to a job.

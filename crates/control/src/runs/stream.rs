@@ -34,6 +34,8 @@ fn frame(event: Event) -> String {
         Event::Started { pid } => data("started", &json!({ "pid": pid }).to_string()),
         Event::Stdout(line) => lines("stdout", &line),
         Event::Stderr(line) => lines("stderr", &line),
+        // Asked for by nobody who reads frames.
+        Event::RawStdout(_) | Event::RawStderr(_) => String::new(),
         Event::Stats(stats) => data("stats", &json!(stats).to_string()),
         Event::Completed(result) => data("completed", &completed(&result).to_string()),
         Event::Failed { message } => data("error", &json!({ "message": message }).to_string()),
@@ -52,7 +54,7 @@ fn data(name: &str, line: &str) -> String {
     format!("event: {name}\ndata: {line}\n\n")
 }
 
-fn completed(result: &ExecResult) -> serde_json::Value {
+pub(crate) fn completed(result: &ExecResult) -> serde_json::Value {
     let stats = result.stats.unwrap_or_default();
     json!({
         "exit_code": result.exit_code,

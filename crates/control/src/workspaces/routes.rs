@@ -18,7 +18,7 @@ use super::wire::{
 use crate::app::App;
 use crate::caller::{Caller, ForTenant};
 use crate::edge::internal;
-use crate::exec::{ExecOptions, ExecResult, Job};
+use crate::exec::{Cut, ExecOptions, ExecResult, Input, Job};
 use crate::git::{CloneError, GitSpec};
 use crate::jails::{DEFAULT_LIMIT, MOST_ROWS, capped};
 use crate::openapi::ErrorBody;
@@ -158,7 +158,7 @@ pub(crate) async fn exec(
     Path(id): Path<String>,
     Json(body): Json<WorkspaceExec>,
 ) -> Result<axum::Json<ExecResult>, ApiError> {
-    let job = job(&app, &caller, &id, body, JailKind::Workspace).await?;
+    let job = job(&app, &caller, &id, body, None).await?;
     Ok(axum::Json(app.executor.run(job).await?))
 }
 
@@ -178,8 +178,8 @@ pub(crate) async fn exec_stream(
     Path(id): Path<String>,
     Json(body): Json<WorkspaceExec>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let job = job(&app, &caller, &id, body, JailKind::Workspace).await?;
-    Ok(runs::frames(app.executor.stream(job).await?))
+    let job = job(&app, &caller, &id, body, None).await?;
+    Ok(runs::frames(app.executor.stream(job, Cut::Lines).await?))
 }
 
 /// `POST /v1/workspaces/{id}/fork`
@@ -273,12 +273,12 @@ pub(crate) async fn snapshot(
     Ok((StatusCode::CREATED, axum::Json(view)))
 }
 
-async fn job(
+pub(super) async fn job(
     app: &App,
     caller: &Caller,
     id: &str,
     body: WorkspaceExec,
-    kind: JailKind,
+    input: Option<Input>,
 ) -> Result<Job, ApiError> {
     let whose = caller.sees(None)?;
     let workspace = app.workspaces.get(whose, id).await?;
@@ -302,9 +302,9 @@ async fn job(
         memory_mb: body.memory_mb,
         environment: body.env,
         session,
-        stdin: body.stdin,
+        stdin: input.or(body.stdin.map(Input::Text)),
     };
-    Ok(app.workspaces.job(&workspace, new, kind).await?)
+    Ok(app.workspaces.job(&workspace, new, JailKind::Workspace).await?)
 }
 
 /// Names that a program could not read back as they were sent are refused.

@@ -7,6 +7,7 @@ use httpkit::ApiError;
 use ids::{SnapshotId, TenantId, TreeId, WorkspaceId};
 use jail::Access;
 use jiff::{SignedDuration, Timestamp};
+use snapshot::{Hot, Mirror};
 use store::{Change, Domain, JailKind, NewLayer, Snapshot, Store, StoreError, Whose, Workspace};
 
 use super::capture::{CaptureError, Captured, captured};
@@ -15,8 +16,8 @@ use super::labels;
 use super::live::{Live, Turn};
 use crate::config::Quotas;
 use crate::exec::{
-    AskError, Asker, ExecError, Executor, Ground, Held, Job, Program, SessionAccess, Settings,
-    flavors,
+    AskError, Asker, ExecError, Executor, Ground, Held, Input, Job, Program, SessionAccess,
+    Settings, flavors,
 };
 use crate::git::{CloneError, Cloner, Destination, Repository};
 use crate::layers::{Chain, LayerError, Layers, Scratch, blocking};
@@ -91,7 +92,7 @@ pub(crate) struct NewExec {
     pub(crate) memory_mb: Option<u64>,
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) session: Option<SessionAccess>,
-    pub(crate) stdin: Option<String>,
+    pub(crate) stdin: Option<Input>,
 }
 
 /// What a moment of a workspace became.
@@ -416,6 +417,40 @@ impl Workspaces {
         drop(turn);
         self.collect_later();
         Ok(restored)
+    }
+
+    /// Copies what a workspace has written beyond its layers, as it is at one moment.
+    pub(crate) async fn copy_upper(
+        &self,
+        id: &WorkspaceId,
+        to: std::path::PathBuf,
+    ) -> Result<(), WorkspaceError> {
+        let turn = self.0.live.turn(id).await;
+        let Some(workspace) = self.0.store.workspace(Whose::Everyone, id).await? else {
+            return Ok(());
+        };
+        let mut scratch = None;
+        if let Some(running) = turn.running() {
+            let owner = self.0.executor.owner_of(&workspace.tenant).await?;
+            let both = ["workspace", "output"];
+            match captured(&self.0.layers, owner, &workspace.upper, &running, &both).await {
+                Ok(taken) => scratch = Some(taken.scratch),
+                Err(CaptureError::Ask(AskError::Ended)) => turn.idle().await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let tree = scratch.as_ref().map_or(&workspace.upper, |scratch| &scratch.id);
+        let from = self.0.layers.trees().files(tree);
+        blocking(move || {
+            if !from.exists() {
+                return Ok(());
+            }
+            std::fs::create_dir_all(to.join("files"))?;
+            let done = Mirror::new(&from, &to.join("files"))?.pass(&Hot::All);
+            done.map(drop)
+        })
+        .await?;
+        Ok(())
     }
 
     /// Puts workspaces aside that had no command for as long as they said.

@@ -9,6 +9,7 @@
 mod api;
 mod attack;
 mod cli;
+mod client;
 mod crash;
 mod egress;
 mod engine;
