@@ -8,7 +8,7 @@ use store::Store;
 
 use crate::config::Persistence;
 use crate::credentials::Credentials;
-use crate::exec::Executor;
+use crate::exec::{Executor, Places};
 use crate::gateway::Forwarder;
 use crate::keys::Keys;
 use crate::metrics::Metrics;
@@ -35,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) workspaces: Workspaces,
     pub(crate) forwarder: Forwarder,
     pub(crate) rates: Rates,
+    /// Of what is read from disk for a client, and holds a thread.
+    pub(crate) downloads: Places,
     pub(crate) metrics: Metrics,
     pub(crate) settings: identity::Settings,
     pub(crate) persistence: Persistence,

@@ -21,7 +21,7 @@ use crate::app::App;
 use crate::caller::{Caller, Role};
 
 /// Routes that need no key.
-const PUBLIC: [&str; 2] = ["/healthz", "/v1/stats"];
+pub(crate) const PUBLIC: [&str; 2] = ["/healthz", "/v1/stats"];
 
 /// Puts the layers on, the outermost last.
 pub(crate) fn wrap(routes: Router<App>, app: App) -> Router {
@@ -174,9 +174,10 @@ impl From<crate::exec::ExecError> for ApiError {
             }
             E::Ended(_) | E::Ask(_) => Self::new(Kind::Conflict, error),
             E::TooMany | E::Quota(_) => Self::new(Kind::TooMany, error),
-            E::Plan(_) | E::NoRuntime(..) | E::Flavor(FlavorError::Unknown(_)) => {
-                Self::new(Kind::Invalid, error)
-            }
+            E::Plan(_)
+            | E::TooLittleMemory
+            | E::NoRuntime(..)
+            | E::Flavor(FlavorError::Unknown(_)) => Self::new(Kind::Invalid, error),
             E::Flavor(FlavorError::Read(_))
             | E::Spawn(_)
             | E::Network(_)

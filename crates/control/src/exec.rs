@@ -13,6 +13,7 @@ mod capture;
 pub mod flavors;
 mod held;
 mod host_ids;
+mod meter;
 mod options;
 mod owner;
 mod places;
@@ -23,7 +24,7 @@ pub(crate) use ask::{AskError, Asker};
 pub(crate) use held::Held;
 pub(crate) use options::{ExecOptions, NetworkSpec, SeccompSpec, Settings, policy};
 pub(crate) use owner::{Cut, Event, Input};
-pub(crate) use places::Place;
+pub(crate) use places::{Place, Places};
 pub(crate) use result::{ExecResult, ResourceStats};
 pub use result::{NetworkUse, RefusedUse};
 pub(crate) use service::{

@@ -8,4 +8,4 @@ mod clone;
 mod spec;
 
 pub(crate) use clone::{CloneError, Cloner, ClonerParts, Destination};
-pub(crate) use spec::{GitSpec, Repository};
+pub(crate) use spec::{GitSpec, Repository, provenance};

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use ids::{TenantId, TreeId};
@@ -16,6 +17,7 @@ use snapshot::{Indexed, LeftOut, ManifestError, Owner, Pin, Pool, Stratum, Trees
 use store::{Layer, LayerTotals, Store, StoreError};
 use tokio::sync::{Mutex, RwLock};
 use tokio::task::JoinError;
+use tokio_util::task::TaskTracker;
 
 /// A chain longer than this is squashed by and by: each layer costs every mount a little.
 const DEEP: usize = 16;
@@ -52,6 +54,7 @@ pub(crate) struct Scratch {
     pub(crate) id: TreeId,
     trees: Arc<Trees>,
     pin: Option<Pin>,
+    kept: AtomicBool,
 }
 
 /// Layers, trees and pools. Cheap to clone.
@@ -63,16 +66,18 @@ struct Inner {
     store: Store,
     trees: Arc<Trees>,
     pool: PathBuf,
-    /// Held to read by those who add to a pool, until a row names what they added.
-    adding: RwLock<()>,
+    /// By tenant: held to read by those who add to its pool, until a row names what they added.
+    adding: StdMutex<HashMap<TenantId, Arc<RwLock<()>>>>,
+    /// What was begun is done to its end, also if nobody waits for it any more.
+    tasks: TaskTracker,
     /// One worker a layer.
     at_work: StdMutex<HashMap<TreeId, Arc<Mutex<()>>>>,
 }
 
 impl Layers {
-    pub(crate) fn new(store: Store, trees: Arc<Trees>, pool: PathBuf) -> Self {
-        let (adding, at_work) = (RwLock::default(), StdMutex::default());
-        Self(Arc::new(Inner { store, trees, pool, adding, at_work }))
+    pub(crate) fn new(store: Store, trees: Arc<Trees>, pool: PathBuf, tasks: TaskTracker) -> Self {
+        let (adding, at_work) = (StdMutex::default(), StdMutex::default());
+        Self(Arc::new(Inner { store, trees, pool, adding, tasks, at_work }))
     }
 
     pub(crate) fn trees(&self) -> &Arc<Trees> {
@@ -108,7 +113,8 @@ impl Layers {
         let id = TreeId::random();
         let pin = Some(self.0.trees.pin(&id));
         let trees = Arc::clone(&self.0.trees);
-        let scratch = Scratch { id: id.clone(), trees: Arc::clone(&trees), pin };
+        let kept = AtomicBool::new(false);
+        let scratch = Scratch { id: id.clone(), trees: Arc::clone(&trees), pin, kept };
         blocking(move || trees.make(&id, owner, alone)).await?;
         Ok(scratch)
     }
@@ -121,7 +127,10 @@ impl Layers {
         for n in (0..chain.layers.len()).rev() {
             totals = Some(match &chain.layers[n].totals {
                 Some(totals) => totals.clone(),
-                None => self.index_one(&chain.layers[n].id).await?,
+                None => {
+                    let (this, id) = (self.clone(), chain.layers[n].id.clone());
+                    self.0.tasks.spawn(async move { this.index_one(&id).await }).await??
+                }
             });
         }
         totals.ok_or(LayerError::Missing)
@@ -135,7 +144,8 @@ impl Layers {
         if let Some(totals) = &layer.totals {
             return Ok(totals.clone());
         }
-        let _adding = self.0.adding.read().await;
+        let adding = self.adding(&layer.tenant);
+        let _adding = adding.read().await;
         let (files, manifest) =
             (self.0.trees.files(&layer.tree), self.0.trees.manifest(&layer.tree));
         let pool = self.pool_of(&layer.tenant);
@@ -187,6 +197,11 @@ impl Layers {
 
     /// Puts one tree in the place of a chain.
     pub(crate) async fn squash(&self, top: &TreeId) -> Result<(), LayerError> {
+        let (this, top) = (self.clone(), top.clone());
+        self.0.tasks.spawn(async move { this.squash_now(&top).await }).await?
+    }
+
+    async fn squash_now(&self, top: &TreeId) -> Result<(), LayerError> {
         let (strata, chain) = self.strata(top).await?;
         let work = self.worker(top);
         let _working = work.lock().await;
@@ -195,7 +210,7 @@ impl Layers {
         }
         // What a manifest does not tell of would be lost.
         let closed = |layer: &Layer| {
-            let left_out = layer.totals.as_ref().map(|totals| &totals.left_out["closed"]);
+            let left_out = layer.totals.as_ref().map(|totals| &totals.left_out["untold"]);
             left_out.and_then(Value::as_u64).unwrap_or_default() > 0
         };
         if chain.layers.iter().any(closed) {
@@ -225,7 +240,13 @@ impl Layers {
     /// Writes manifests that a former server did not come to.
     pub(crate) async fn catch_up(&self) -> Result<(), LayerError> {
         for layer in self.0.store.layers_without_manifest().await? {
-            self.index(&layer.id).await?;
+            if let Err(error) = self.index(&layer.id).await {
+                tracing::error!(
+                    layer = %layer.id,
+                    error = &error as &dyn std::error::Error,
+                    "a layer's manifest cannot be written; its snapshots cannot be read"
+                );
+            }
         }
         Ok(())
     }
@@ -252,12 +273,13 @@ impl Layers {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error.into()),
         };
-        let _nobody_adds = self.0.adding.write().await;
         for tenant in tenants {
             let name = tenant?.file_name();
             let Some(tenant) = name.to_str().and_then(|name| name.parse::<TenantId>().ok()) else {
                 continue;
             };
+            let adding = self.adding(&tenant);
+            let _nobody_adds = adding.write().await;
             let layers = self.0.store.layers_of(&tenant).await?;
             let layers: Vec<Layer> =
                 layers.into_iter().filter(|layer| layer.totals.is_some()).collect();
@@ -286,6 +308,11 @@ impl Layers {
         Pool::new(self.0.pool.join(tenant.as_str()))
     }
 
+    fn adding(&self, tenant: &TenantId) -> Arc<RwLock<()>> {
+        let mut adding = self.0.adding.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(adding.entry(tenant.clone()).or_default())
+    }
+
     fn worker(&self, id: &TreeId) -> Arc<Mutex<()>> {
         let mut at_work = self.0.at_work.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(at_work.entry(id.clone()).or_default())
@@ -298,14 +325,14 @@ impl Layers {
 
 impl Scratch {
     /// Keeps the tree, which a row knows from now on.
-    pub(crate) fn keep(mut self) {
-        self.pin = None;
+    pub(crate) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let Some(pin) = self.pin.take() else { return };
+        let Some(pin) = self.pin.take().filter(|_| !*self.kept.get_mut()) else { return };
         let (trees, id) = (Arc::clone(&self.trees), self.id.clone());
         let remove = move || {
             if let Err(error) = trees.remove(&id) {
@@ -349,7 +376,7 @@ pub(crate) fn left_out(left_out: &LeftOut) -> Value {
         .iter()
         .map(|(path, why)| json!({ "path": String::from_utf8_lossy(path), "reason": why }));
     let first = first.collect::<Vec<_>>();
-    json!({ "count": left_out.count, "closed": left_out.closed, "first": first })
+    json!({ "count": left_out.count, "untold": left_out.untold, "first": first })
 }
 
 /// Does what waits for the disk where it holds up nobody.

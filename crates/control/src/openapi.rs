@@ -3,10 +3,11 @@
 use axum::Json;
 use serde::Serialize;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::{
-    audit, backup, credentials, gateway, identity, jail_network, jails, keys, public, runs,
+    audit, backup, credentials, edge, gateway, identity, jail_network, jails, keys, public, runs,
     sessions, snapshots, workspaces,
 };
 
@@ -24,7 +25,7 @@ pub(crate) struct ErrorBody {
         description = "Run coding agents and untrusted code in jails that never hold a real key.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    modifiers(&ApiKey, &OperationIds),
+    modifiers(&ApiKey, &OperationIds, &CommonAnswers),
     security(("api_key" = [])),
     paths(
         public::healthz, public::stats, public::metrics, serve,
@@ -68,6 +69,59 @@ impl Modify for OperationIds {
                     operation.operation_id = Some(format!("{tag}_{id}"));
                 }
             }
+        }
+    }
+}
+
+/// What every operation may answer, said once.
+struct CommonAnswers;
+
+impl Modify for CommonAnswers {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            let public = edge::PUBLIC.contains(&path.as_str());
+            let operations =
+                [&mut item.get, &mut item.put, &mut item.post, &mut item.patch, &mut item.delete];
+            for operation in operations.into_iter().flatten() {
+                let mut common = Vec::new();
+                if !public {
+                    common.push(("401", "No key, or one that is unknown"));
+                    common.push(("429", "More requests than the tenant's rate"));
+                }
+                if operation.request_body.is_some() {
+                    common.push(("400", "What is wrong, by field"));
+                    common.push(("408", "The body did not arrive in time"));
+                    common.push(("413", "The body is longer than 1 MiB"));
+                    common.push(("415", "The body is not JSON"));
+                }
+                if operation.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty()) {
+                    common.push(("400", "A parameter of the wrong type"));
+                    common.push(("404", "There is none, or not in sight"));
+                }
+                for (status, description) in common {
+                    let answers = &mut operation.responses.responses;
+                    answers.entry(status.to_owned()).or_insert_with(|| error(description).into());
+                }
+                for answer in operation.responses.responses.values_mut() {
+                    drop_schemas_of_streams(answer);
+                }
+            }
+        }
+    }
+}
+
+fn error(description: &str) -> Response {
+    let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("ErrorBody"))).build();
+    ResponseBuilder::new().description(description).content("application/json", body).build()
+}
+
+/// A stream has no schema as a whole.
+fn drop_schemas_of_streams(answer: &mut RefOr<Response>) {
+    let RefOr::T(answer) = answer else { return };
+    for (kind, content) in &mut answer.content {
+        let RefOr::T(content) = content else { continue };
+        if kind == "text/event-stream" || kind == "application/x-ndjson" {
+            content.schema = None;
         }
     }
 }

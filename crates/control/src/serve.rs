@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, Parts, router};
 use crate::config::Config;
 use crate::credentials::Credentials;
-use crate::exec::{Executor, ExecutorParts};
+use crate::exec::{Executor, ExecutorParts, Places};
 use crate::gateway::{Forwarder, ForwarderParts};
 use crate::git::{Cloner, ClonerParts};
 use crate::identity::Settings;
@@ -34,6 +34,10 @@ use crate::{gateway, snapshots};
 
 /// How often expired sessions are looked for.
 const REAP: Duration = Duration::from_secs(60);
+
+/// Snapshots that are read for clients at once: each holds a thread. Of all, and of one tenant.
+const DOWNLOADS: usize = 64;
+const DOWNLOADS_EACH: u64 = 8;
 
 /// Why there is no server.
 #[derive(Debug, thiserror::Error)]
@@ -163,7 +167,7 @@ fn app(
     let live = Live::default();
     let workspaces = Workspaces::new(WorkspacesParts {
         store: store.clone(),
-        layers: Layers::new(store.clone(), trees, pool.clone()),
+        layers: Layers::new(store.clone(), trees, pool.clone(), executor.tasks().clone()),
         executor: executor.clone(),
         cloner: Cloner::new(ClonerParts {
             executor: executor.clone(),
@@ -189,6 +193,7 @@ fn app(
         workspaces,
         forwarder,
         rates: Rates::new(quotas.requests_per_second),
+        downloads: Places::new(DOWNLOADS, Some(DOWNLOADS_EACH)),
         keys: None,
         store,
         proxy,

@@ -128,6 +128,10 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         let text = match error.inner().classify() {
             serde_json::error::Category::Data if path == "." => detail,
             serde_json::error::Category::Data => format!("{path}: {detail}"),
+            // More elements than were expected: the JSON is fine, what it says is not.
+            _ if detail == "trailing characters" && path != "." => {
+                format!("{path}: more elements than expected")
+            }
             _ if bytes.is_empty() => "the body is empty; a JSON object is expected".to_owned(),
             _ => format!("the body is not JSON: {}", error.inner()),
         };

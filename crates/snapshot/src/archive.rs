@@ -1,7 +1,7 @@
 //! What is seen through a chain, as a tar stream.
 
 use std::collections::HashMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -59,8 +59,7 @@ pub fn write_archive(chain: &[Stratum], to: impl Write) -> Result<(), ArchiveErr
                 }
                 header.set_entry_type(EntryType::Regular);
                 header.set_size(*size);
-                let name = CString::new(entry.path.as_slice()).map_err(io::Error::other)?;
-                let file = tree::open_file(&tops[layer], &name)?;
+                let file = tree::file_beneath(&tops[layer], &entry.path)?;
                 let mut content =
                     Hashing { inner: file.take(*size), hasher: blake3::Hasher::new() };
                 builder.append_data(&mut header, path, &mut content)?;

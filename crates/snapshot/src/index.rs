@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Mode, chmodat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, Stat, chmodat, unlinkat};
 
 use crate::manifest::{Entry, Kind, ManifestHash, Writer};
 use crate::pool::Pool;
@@ -22,6 +22,23 @@ const WORTH_THREADS: usize = 32;
 /// From this size on, one file is hashed by all processors.
 const LARGE: u64 = 1 << 20;
 const CHUNK: usize = 1 << 20;
+
+/// Attributes of one file together; more do not fit into an entry.
+const MOST_ATTRIBUTES: usize = 128 * 1024;
+
+/// Longer paths than any program can use at once are not told of.
+const LONGEST_PATH: usize = 16 * 1024;
+
+/// From this size on, a file must have a part of its blocks for its size to be believed.
+const BELIEVED: i64 = 1 << 30;
+const FULL_PART: i64 = 64;
+
+/// Whether hashing a file would take far longer than writing it did.
+fn too_sparse(status: &Stat) -> bool {
+    FileType::from_raw_mode(status.st_mode) == FileType::RegularFile
+        && status.st_size > BELIEVED
+        && status.st_blocks.saturating_mul(512) < status.st_size / FULL_PART
+}
 
 /// What a tree was found to be.
 #[derive(Debug)]
@@ -40,7 +57,7 @@ pub struct LeftOut {
     /// All together.
     pub count: u64,
     /// Those of them that are in the tree all the same, and only cannot be told of.
-    pub closed: u64,
+    pub untold: u64,
 }
 
 impl LeftOut {
@@ -55,9 +72,9 @@ impl LeftOut {
 }
 
 impl LeftOut {
-    fn add_closed(&mut self, path: &[u8]) {
-        self.closed += 1;
-        self.add(path, tree::CLOSED);
+    fn add_untold(&mut self, path: &[u8], why: &'static str) {
+        self.untold += 1;
+        self.add(path, why);
     }
 }
 
@@ -78,6 +95,17 @@ pub fn index(files: &Path, manifest: &Path, pool: &Pool) -> io::Result<Indexed> 
     let mut writer = Writer::create(manifest)?;
     let (mut batch, mut bytes, mut left_out) = (Vec::new(), 0, LeftOut::default());
     tree::walk(&top, &mut |found| {
+        if found.path.len() > LONGEST_PATH {
+            left_out.add_untold(&found.path[..64], "its path is too long to be told of");
+            return Ok(());
+        }
+        if too_sparse(&found.status) {
+            left_out.add_untold(
+                found.path,
+                "large and almost all holes: hashing it would take for ever",
+            );
+            return Ok(());
+        }
         let Some(entry) = entry(found, &mut left_out)? else { return Ok(()) };
         batch.push(entry);
         if batch.len() == BATCH {
@@ -98,8 +126,8 @@ fn entry(found: &Found<'_>, left_out: &mut LeftOut) -> io::Result<Option<Entry>>
             link: (status.st_nlink > 1).then_some(status.st_ino),
         },
         FileType::Directory => {
-            if found.directory.is_none() {
-                left_out.add_closed(found.path);
+            if let Some(why) = found.unread {
+                left_out.add_untold(found.path, why);
             }
             Kind::Directory { opaque: found.directory.is_some_and(tree::is_opaque) }
         }
@@ -119,7 +147,17 @@ fn entry(found: &Found<'_>, left_out: &mut LeftOut) -> io::Result<Option<Entry>>
         chmodat(found.parent, found.name, kept, AtFlags::empty())?;
     }
     let attributes = match found.directory {
-        Some(directory) => plain(tree::attributes(directory)?),
+        Some(directory) => {
+            let attributes = plain(tree::attributes(directory)?);
+            let length: usize =
+                attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+            if length > MOST_ATTRIBUTES {
+                left_out.add_untold(found.path, "its attributes are too long to be told of");
+                Vec::new()
+            } else {
+                attributes
+            }
+        }
         // Read with the content.
         None => Vec::new(),
     };
@@ -152,8 +190,8 @@ fn flush(
         let (mut done, mut buffer) = (Vec::new(), vec![0; 64 * 1024]);
         while let Some(n) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
             let read = match content(top, &batch[*n], pool, &mut buffer) {
-                Err(error) if tree::is_closed(&error) => None,
-                read => Some(read?),
+                Err(error) if tree::is_closed(&error) => Err(tree::CLOSED),
+                read => read?.told(),
             };
             done.push((*n, read));
         }
@@ -172,10 +210,13 @@ fn flush(
     let mut told = vec![true; batch.len()];
     for (n, read) in done {
         let entry = &mut batch[n];
-        let Some(read) = read else {
-            left_out.add_closed(&entry.path);
-            told[n] = false;
-            continue;
+        let read = match read {
+            Ok(read) => read,
+            Err(why) => {
+                left_out.add_untold(&entry.path, why);
+                told[n] = false;
+                continue;
+            }
         };
         if let Kind::File { size, hash, .. } = &mut entry.kind {
             (*size, *hash) = (read.size, read.hash);
@@ -196,12 +237,25 @@ struct Content {
     attributes: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
+impl Content {
+    /// Unless its attributes are more than a manifest takes.
+    fn told(self) -> Result<Self, &'static str> {
+        let length: usize =
+            self.attributes.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if length > MOST_ATTRIBUTES {
+            Err("its attributes are too long to be told of")
+        } else {
+            Ok(self)
+        }
+    }
+}
+
 fn content(top: &OwnedFd, entry: &Entry, pool: &Pool, buffer: &mut [u8]) -> io::Result<Content> {
-    let path = CString::new(entry.path.as_slice())?;
+    let (parent, name) = tree::parent_of(top, &entry.path)?;
     // The tree is sealed: what was a file is one.
-    let mut file = tree::open_file(top, &path)?;
+    let mut file = tree::open_file(&parent, &name)?;
     let (size, hash) = hash_of(&mut file, buffer)?;
-    pool.add(top, &path, &file, &hash)?;
+    pool.add(&parent, &name, &file, &hash)?;
     Ok(Content { size, hash, attributes: plain(tree::attributes(&file)?) })
 }
 

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, XattrFlags, fsetxattr, linkat, mkdirat,
-    mknodat, openat, openat2, symlinkat, unlinkat,
+    AtFlags, FileType, Mode, OFlags, Stat, XattrFlags, fsetxattr, linkat, mkdirat, mknodat, openat,
+    symlinkat, unlinkat,
 };
 
 use crate::copy::{self, Method};
@@ -109,6 +109,9 @@ impl Mirror {
         let name = found.name;
         if kind == FileType::Directory {
             self.directories.push((found.path.to_vec(), status));
+            if let Some(why) = found.unread {
+                self.done.left_out.add(found.path, why);
+            }
         }
         if self.is_current(found, hot) {
             self.remember(found.path, status, None);
@@ -203,8 +206,8 @@ impl Mirror {
         let status = &found.status;
         if status.st_nlink > 1 {
             if let Some(first) = self.links.get(&status.st_ino) {
-                let first = CString::new(first.as_slice())?;
-                return Ok(linkat(&self.to, &first, parent, found.name, AtFlags::empty())?);
+                let (at, first) = tree::parent_of(&self.to, first)?;
+                return Ok(linkat(&at, &first, parent, found.name, AtFlags::empty())?);
             }
             self.links.insert(status.st_ino, found.path.to_vec());
         }
@@ -250,19 +253,21 @@ impl Mirror {
     /// Last, and from the bottom up: what is put into a directory changes its time.
     fn dress_directories(&mut self) -> io::Result<()> {
         for (path, status) in std::mem::take(&mut self.directories).iter().rev() {
-            let name = CString::new(path.as_slice())?;
-            let original = match tree::open_directory(&self.from, &name) {
+            let copy = match tree::directory_beneath(&self.to, path) {
+                Ok(copy) => copy,
+                // Something else by now: the last pass, when nothing moves, will see.
+                Err(error) if tree::vanished(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let original = match tree::directory_beneath(&self.from, path) {
                 Ok(original) => original,
                 Err(error) if tree::vanished(&error) => continue,
                 Err(error) if tree::is_closed(&error) => {
-                    self.done.left_out.add(path, tree::CLOSED);
-                    let copy = tree::open_directory(&self.to, &name)?;
                     copy::dress(&copy, status, &[])?;
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            let copy = tree::open_directory(&self.to, &name)?;
             if tree::is_opaque(&original) {
                 fsetxattr(&copy, OPAQUE, b"y", XattrFlags::empty())?;
             }
@@ -275,12 +280,7 @@ impl Mirror {
     /// The directory in the copy that a path's last name is in. No link is followed: those of the
     /// original are in the copy, too.
     fn parent(&self, path: &[u8]) -> io::Result<OwnedFd> {
-        let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else {
-            return self.to.try_clone();
-        };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        Ok(openat2(&self.to, &path[..slash], flags, Mode::empty(), resolve)?)
+        tree::parent_of(&self.to, path).map(|(parent, _)| parent)
     }
 }
 

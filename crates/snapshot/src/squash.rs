@@ -27,31 +27,32 @@ pub fn squash(chain: &[Stratum], files: &Path, manifest: &Path) -> Result<Indexe
     let mut writer = Writer::create(manifest)?;
     let (mut bytes, mut directories) = (0, Vec::new());
     while let Some(Seen { mut entry, layer }) = view.next()? {
-        let path = CString::new(entry.path.as_slice()).map_err(io::Error::other)?;
-        let source = &tops[layer];
+        let path = &entry.path;
+        let (parent, name) = tree::parent_of(&top, path)?;
+        let source = tree::parent_of(&tops[layer], path);
         match &mut entry.kind {
             Kind::Directory { opaque } => {
                 *opaque = false;
-                mkdirat(&top, &path, Mode::from_raw_mode(0o700)).map_err(io::Error::from)?;
-                directories.push((path, layer));
+                mkdirat(&parent, &name, Mode::from_raw_mode(0o700)).map_err(io::Error::from)?;
+                directories.push((path.clone(), layer));
             }
             Kind::File { size, .. } => {
                 bytes += *size;
-                share(source, &top, &path)?;
+                share(&source?.0, &parent, &name)?;
             }
             Kind::Symlink { target } => {
                 let target = CString::new(target.as_slice()).map_err(io::Error::other)?;
-                symlinkat(&target, &top, &path).map_err(io::Error::from)?;
-                copy::dress_link(&top, &path, &tree::look(source, &path)?)?;
+                symlinkat(&target, &parent, &name).map_err(io::Error::from)?;
+                copy::dress_link(&parent, &name, &tree::look(&source?.0, &name)?)?;
             }
             Kind::Removed => continue,
         }
         writer.add(&entry)?;
     }
     for (path, layer) in directories.iter().rev() {
-        let original = tree::open_directory(&tops[*layer], path)?;
+        let original = tree::directory_beneath(&tops[*layer], path)?;
         let status: Stat = rustix::fs::fstat(&original).map_err(io::Error::from)?;
-        let made = tree::open_directory(&top, path)?;
+        let made = tree::directory_beneath(&top, path)?;
         copy::dress(&made, &status, &tree::attributes(&original)?)?;
     }
     Ok(Indexed { manifest: writer.finish(manifest)?, bytes, left_out: LeftOut::default() })

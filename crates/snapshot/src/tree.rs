@@ -5,7 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, openat, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, Stat, openat, openat2, readlinkat,
+    statat,
+};
 use rustix::io::Errno;
 
 /// Longest list of attribute names, and longest value, that are kept.
@@ -13,10 +16,14 @@ const MOST_ATTRIBUTES: usize = 64 * 1024;
 
 /// The prefix under which the overlay keeps notes of its own.
 const OVERLAY: &[u8] = b"user.overlay.";
+const ESCAPED: &[u8] = b"user.overlay.overlay.";
 pub(crate) const OPAQUE: &CStr = c"user.overlay.opaque";
 
-/// Trees nested deeper than this are not walked: each level costs a descriptor.
-const DEEPEST: usize = 512;
+/// What is nested deeper than this is not looked into: each level costs a descriptor.
+const DEEPEST: usize = 256;
+
+/// A path is looked up in pieces of at most this many bytes: the kernel takes no longer ones.
+const LONGEST_LOOKUP: usize = 2048;
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -24,6 +31,44 @@ const DIRECTORY: OFlags =
 /// Opens the top of a tree, whose path is ours.
 pub(crate) fn open_top(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, DIRECTORY, Mode::empty())?)
+}
+
+/// Opens what is at a path below a directory, however long the path. No link is followed on the way, whoever
+/// puts one there meanwhile.
+pub(crate) fn open_beneath(top: impl AsFd, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let (mut rest, mut at) = (path, None::<OwnedFd>);
+    while rest.len() > LONGEST_LOOKUP {
+        let cut = rest[..LONGEST_LOOKUP].iter().rposition(|byte| *byte == b'/');
+        let cut = cut.ok_or(Errno::NAMETOOLONG)?;
+        let on_the_way = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let from = at.as_ref().map_or(top.as_fd(), AsFd::as_fd);
+        at = Some(openat2(from, &rest[..cut], on_the_way, Mode::empty(), how)?);
+        rest = &rest[cut + 1..];
+    }
+    let from = at.as_ref().map_or(top.as_fd(), AsFd::as_fd);
+    Ok(openat2(from, rest, flags, Mode::empty(), how)?)
+}
+
+/// The directory that the last name of a path is in, and that name.
+pub(crate) fn parent_of(top: &OwnedFd, path: &[u8]) -> io::Result<(OwnedFd, CString)> {
+    let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else {
+        return Ok((top.try_clone()?, CString::new(path)?));
+    };
+    let directory = OFlags::PATH | OFlags::DIRECTORY;
+    Ok((open_beneath(top, &path[..slash], directory)?, CString::new(&path[slash + 1..])?))
+}
+
+/// Opens a directory at a path, for reading.
+pub(crate) fn directory_beneath(top: impl AsFd, path: &[u8]) -> io::Result<OwnedFd> {
+    open_beneath(top, path, OFlags::RDONLY | OFlags::DIRECTORY)
+}
+
+/// Opens a regular file at a path, for reading.
+pub(crate) fn file_beneath(top: &OwnedFd, path: &[u8]) -> io::Result<std::fs::File> {
+    let (parent, name) = parent_of(top, path)?;
+    open_file(parent, &name)
 }
 
 pub(crate) fn open_directory(at: impl AsFd, name: &CStr) -> io::Result<OwnedFd> {
@@ -81,7 +126,9 @@ pub(crate) fn attributes(file: impl AsFd) -> io::Result<Vec<(CString, Vec<u8>)>>
     };
     let mut found = Vec::new();
     for name in names.split(|byte| *byte == 0) {
-        if !name.starts_with(b"user.") || name.starts_with(OVERLAY) {
+        // Those that somebody in a jail gave such a name are kept under another.
+        let own = name.starts_with(OVERLAY) && !name.starts_with(ESCAPED);
+        if !name.starts_with(b"user.") || own {
             continue;
         }
         let name = CString::new(name)?;
@@ -103,6 +150,8 @@ pub(crate) struct Found<'a> {
     pub(crate) status: Stat,
     /// Of a directory: opened, if it can be.
     pub(crate) directory: Option<BorrowedFd<'a>>,
+    /// Why what is in the directory is not looked at.
+    pub(crate) unread: Option<&'static str>,
 }
 
 /// Goes through a tree in the order of [`crate::order`]. What vanishes meanwhile is passed over.
@@ -119,9 +168,6 @@ fn walk_directory(
     depth: usize,
     see: &mut dyn FnMut(&Found<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
-    if depth > DEEPEST {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "directories nested too deep"));
-    }
     let length = path.len();
     for name in names(directory)? {
         let status = match look(directory, &name) {
@@ -138,14 +184,26 @@ fn walk_directory(
         match opened {
             Ok(opened) => {
                 let child = opened.as_ref().map(AsFd::as_fd);
-                see(&Found { path, parent: directory, name: &name, status, directory: child })?;
-                if let Some(child) = child {
+                let unread = (child.is_some() && depth >= DEEPEST).then_some(TOO_DEEP);
+                let found = Found {
+                    path,
+                    parent: directory,
+                    name: &name,
+                    status,
+                    directory: child,
+                    unread,
+                };
+                see(&found)?;
+                if let (Some(child), None) = (child, unread) {
                     walk_directory(child, path, depth + 1, see)?;
                 }
             }
             Err(error) if vanished(&error) => {}
             Err(error) if is_closed(&error) => {
-                see(&Found { path, parent: directory, name: &name, status, directory: None })?;
+                let unread = Some(CLOSED);
+                let found =
+                    Found { path, parent: directory, name: &name, status, directory: None, unread };
+                see(&found)?;
             }
             Err(error) => return Err(error),
         }
@@ -162,6 +220,8 @@ pub(crate) fn is_closed(error: &io::Error) -> bool {
 /// Why that is not told of.
 pub(crate) const CLOSED: &str =
     "closed to its own owner, so that a server without root cannot read it";
+
+const TOO_DEEP: &str = "nested too deep to be told of";
 
 /// Whether something is not there any more, or is something else by now.
 pub(crate) fn vanished(error: &io::Error) -> bool {
@@ -181,5 +241,7 @@ pub(crate) fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
         }
     }
     names.sort_unstable();
+    // While others rename, some file systems give a name twice.
+    names.dedup();
     Ok(names)
 }

@@ -1,13 +1,19 @@
 //! Where trees are on disk, and which must stay.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ids::TreeId;
+use rustix::fs::{AtFlags, FileType, Mode, chmodat, renameat, unlinkat};
+use rustix::io::Errno;
+
+use crate::tree;
 
 /// Host user and group that a tree's files belong to; `None` leaves them ours.
 pub type Owner = Option<u32>;
@@ -169,32 +175,66 @@ fn make(path: &Path, owner: Owner) -> io::Result<()> {
     }
 }
 
-/// Removes a tree by path. It is in our own directory, where nobody else can put anything in the way.
+/// Removes a directory that was put into the trash, and all that is in it.
+///
+/// However deep it is nested: what is not empty is moved up, so that nothing is ever gone down into.
 fn remove_all(path: &Path) -> io::Result<()> {
-    // An overlay leaves a directory behind that its owner may not enter.
-    let work = path.join("work/work");
-    if let Err(error) = fs::remove_dir(&work)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        drop(fs::set_permissions(&work, fs::Permissions::from_mode(0o700)));
-    }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            // The jail's user may have closed its own directories, which stops an ordinary user.
-            open_up(path);
-            fs::remove_dir_all(path)
+    let top = match tree::open_top(path) {
+        Ok(top) => top,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // A file that has no place here.
+        Err(_) => return fs::remove_file(path),
+    };
+    let mut moved = 0_u64;
+    loop {
+        let names = tree::names(top.as_fd())?;
+        if names.is_empty() {
+            return fs::remove_dir(path);
         }
-        other => other,
+        for name in names {
+            if !remove_if_plain(&top, &name)? {
+                moved += lift(&top, &name, moved)?;
+                unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
+            }
+        }
     }
 }
 
-fn open_up(directory: &Path) {
-    drop(fs::set_permissions(directory, fs::Permissions::from_mode(0o700)));
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path());
-        }
+/// Removes what is no directory, or an empty one; tells whether it was.
+fn remove_if_plain(at: &OwnedFd, name: &CStr) -> io::Result<bool> {
+    let kind = FileType::from_raw_mode(tree::look(at, name)?.st_mode);
+    let flags = if kind == FileType::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+    match unlinkat(at, name, flags) {
+        Ok(()) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST) => Ok(false),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Empties a directory of the top one: what cannot be removed at once goes to the top, under a name of ours.
+fn lift(top: &OwnedFd, name: &CStr, moved: u64) -> io::Result<u64> {
+    let directory = entered(top, name)?;
+    let mut lifted = 0;
+    for child in tree::names(directory.as_fd())? {
+        if remove_if_plain(&directory, &child)? {
+            continue;
+        }
+        // An ordinary user must be allowed to write to what it moves.
+        drop(entered(&directory, &child)?);
+        let free = CString::new(format!("{}-{}", TreeId::random(), moved + lifted))?;
+        renameat(&directory, &child, top, &free)?;
+        lifted += 1;
+    }
+    Ok(lifted)
+}
+
+/// Opens a directory, also one that its owner has closed to themselves, and so to us if we are no root.
+fn entered(at: &OwnedFd, name: &CStr) -> io::Result<OwnedFd> {
+    if !rustix::process::geteuid().is_root() {
+        // It is in the trash: no jail can put a link in its place any more.
+        chmodat(at, name, Mode::RWXU, AtFlags::empty())?;
+    }
+    tree::open_directory(at, name)
 }
 
 #[cfg(test)]
@@ -233,6 +273,22 @@ mod tests {
         trees.make(&over, None, false).unwrap();
         trees.make(&alone, None, true).unwrap();
         assert!(trees.is_empty(&over).unwrap() && !trees.is_empty(&alone).unwrap());
+    }
+
+    #[test]
+    fn a_tree_is_removed_however_deep_it_is_nested() {
+        let (_directory, trees) = trees();
+        let id = TreeId::random();
+        trees.make(&id, None, true).unwrap();
+        // Deeper than a path can be long, and than one may have descriptors.
+        let mut at = tree::open_top(&trees.files(&id).join("workspace")).unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, "nested", Mode::RWXU).unwrap();
+            at = tree::open_directory(&at, c"nested").unwrap();
+        }
+        rustix::fs::mkdirat(&at, "beside", Mode::RWXU).unwrap();
+        trees.remove(&id).unwrap();
+        assert!(fs::read_dir(&trees.trash).unwrap().next().is_none());
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum StoreError {
     Migrate(#[source] sqlx::migrate::MigrateError),
     #[error("a query failed")]
     Query(#[from] sqlx::Error),
+    #[error("something that was referred to is not there any more")]
+    Gone,
     #[error("a stored {what} could not be read")]
     Corrupt { what: &'static str },
 }

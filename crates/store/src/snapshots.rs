@@ -7,7 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 
-use crate::layers::tree_id;
+use crate::layers::{LayerTotals, tree_id};
 use crate::time::{micros, timestamp};
 use crate::{Listed, Page, Store, StoreError, Whose, containing, signed, unsigned};
 
@@ -38,6 +38,12 @@ pub struct SnapshotTotals {
     pub files: u64,
     /// What was not kept, as shown to the caller.
     pub left_out: Value,
+}
+
+impl From<LayerTotals> for SnapshotTotals {
+    fn from(totals: LayerTotals) -> Self {
+        Self { bytes: totals.bytes, files: totals.files, left_out: totals.left_out }
+    }
 }
 
 /// Which rows are wanted.
@@ -104,6 +110,26 @@ impl Store {
         .fetch_optional(&self.reader)
         .await?;
         row.as_ref().map(read_row).transpose()
+    }
+
+    /// A snapshot of a workspace by its name and layer.
+    pub async fn named_snapshot(
+        &self,
+        workspace: &WorkspaceId,
+        name: &str,
+        layer: &TreeId,
+    ) -> Result<Option<SnapshotId>, StoreError> {
+        let found: Option<String> = sqlx::query_scalar(
+            "SELECT id FROM snapshots WHERE workspace = $1 AND name = $2 AND layer = $3
+             ORDER BY created_at DESC LIMIT 1",
+        )
+        .bind(workspace.as_str())
+        .bind(name)
+        .bind(layer.as_str())
+        .fetch_optional(&self.writer)
+        .await?;
+        let corrupt = |_| StoreError::Corrupt { what: "snapshot id" };
+        found.map(|id| id.parse().map_err(corrupt)).transpose()
     }
 
     /// The paused workspace that a snapshot will bring back, if there is one.

@@ -1,8 +1,8 @@
 //! What a tenant has, for its quotas.
 
-use ids::TenantId;
+use ids::{TenantId, TreeId};
 
-use crate::{Store, StoreError, unsigned};
+use crate::{Store, StoreError, signed, unsigned};
 
 /// Counted over the rows of one tenant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -10,8 +10,8 @@ pub struct Usage {
     pub workspaces: u64,
     pub sessions: u64,
     pub snapshots: u64,
-    /// Of sealed layers. What workspaces hold beyond them is counted where it is written.
-    pub layer_bytes: u64,
+    /// Of sealed layers, and of what workspaces have written since, as last measured.
+    pub bytes: u64,
 }
 
 impl Store {
@@ -21,7 +21,9 @@ impl Store {
                  (SELECT count(*) FROM workspaces WHERE tenant = $1 AND deleted_at IS NULL),
                  (SELECT count(*) FROM sessions WHERE tenant = $1),
                  (SELECT count(*) FROM snapshots WHERE tenant = $1),
-                 (SELECT coalesce(sum(own_bytes), 0) FROM layers WHERE tenant = $1)",
+                 (SELECT coalesce(sum(own_bytes), 0) FROM layers WHERE tenant = $1)
+                 + (SELECT coalesce(sum(upper_bytes), 0) FROM workspaces
+                    WHERE tenant = $1 AND deleted_at IS NULL)",
         )
         .bind(tenant.as_str())
         .fetch_one(&self.writer)
@@ -30,7 +32,19 @@ impl Store {
             workspaces: unsigned(workspaces),
             sessions: unsigned(sessions),
             snapshots: unsigned(snapshots),
-            layer_bytes: unsigned(bytes),
+            bytes: unsigned(bytes),
         })
+    }
+
+    /// Notes how much is written to a workspace's tree; tells whether it is one's.
+    pub async fn note_written(&self, upper: &TreeId, bytes: u64) -> Result<bool, StoreError> {
+        let done = sqlx::query(
+            "UPDATE workspaces SET upper_bytes = $2 WHERE upper = $1 AND deleted_at IS NULL",
+        )
+        .bind(upper.as_str())
+        .bind(signed(bytes))
+        .execute(&self.writer)
+        .await?;
+        Ok(done.rows_affected() > 0)
     }
 }

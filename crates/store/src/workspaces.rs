@@ -229,8 +229,8 @@ impl Store {
         let mut transaction = self.writer.begin().await?;
         if let Some(layer) = &change.layer {
             sqlx::query(
-                "INSERT INTO layers (id, tenant, tree, parent, sealed_at)
-                 VALUES ($1, $2, $1, $3, $4)",
+                "INSERT INTO layers (id, tenant, tree, parent, sealed_at, own_bytes)
+                 VALUES ($1, $2, $1, $3, $4, (SELECT upper_bytes FROM workspaces WHERE upper = $1))",
             )
             .bind(layer.id.as_str())
             .bind(layer.tenant.as_str())
@@ -241,7 +241,8 @@ impl Store {
         }
         if let Some(workspace) = &change.workspace {
             sqlx::query(
-                "UPDATE workspaces SET base = $2, upper = $3, paused_at = $4, auto_snapshot = $5
+                "UPDATE workspaces SET base = $2, upper = $3, paused_at = $4, auto_snapshot = $5,
+                     upper_bytes = CASE WHEN upper = $3 THEN upper_bytes ELSE 0 END
                  WHERE id = $1",
             )
             .bind(workspace.id.as_str())
@@ -250,16 +251,27 @@ impl Store {
             .bind(workspace.paused_at.map(micros))
             .bind(workspace.auto_snapshot.as_ref().map(SnapshotId::as_str))
             .execute(&mut *transaction)
-            .await?;
+            .await
+            .map_err(|error| gone(error.into()))?;
         }
         if let Some(snapshot) = &change.snapshot {
             snapshots::insert(&mut transaction, snapshot).await?;
         }
         for fork in &change.forks {
-            insert(&mut transaction, fork).await?;
+            insert(&mut transaction, fork).await.map_err(gone)?;
         }
         transaction.commit().await?;
         Ok(())
+    }
+}
+
+/// Tells what refers to nothing from other failures.
+fn gone(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Query(sqlx::Error::Database(error)) if error.is_foreign_key_violation() => {
+            StoreError::Gone
+        }
+        error => error,
     }
 }
 

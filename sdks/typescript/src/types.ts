@@ -62,6 +62,8 @@ export interface ExecResult {
   stderr_truncated?: boolean;
   /** The signal that ended it, such as `SIGKILL`. */
   signal?: string | null;
+  /** Why the server ended it, if that was neither its time nor its memory: a quota. */
+  error?: string;
   /** Protections and limits that were in force. */
   enforced?: string[];
   /** Of a jail with an allowlist. */
@@ -392,7 +394,10 @@ export interface SnapshotManifestEntry {
 
 export interface SnapshotManifest {
   kind: "incremental" | "classic";
+  /** Of `/workspace`. */
   entries: SnapshotManifestEntry[];
+  /** Of `/output`. */
+  output?: SnapshotManifestEntry[];
 }
 
 export interface SnapshotDiff {

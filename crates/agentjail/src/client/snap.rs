@@ -90,7 +90,9 @@ pub(super) async fn run(connection: &Connection, show: &Show, command: Snap) -> 
                 ("BLAKE3", "hash"),
                 ("PATH", "path"),
             ];
-            show.list(&manifest["entries"], &columns);
+            let both = ["entries", "output"].iter().flat_map(|field| manifest[field].as_array());
+            let all: Vec<Value> = both.flatten().cloned().collect();
+            show.list(&Value::Array(all), &columns);
         }
         Snap::Diff { old, new } => diff(connection, show, &old, &new).await?,
         Snap::Tar { id, output } => tar(connection, &id, output).await?,

@@ -44,6 +44,11 @@ pub(crate) enum AskError {
     Steer(#[from] SteerError),
     #[error("the jail could not be frozen")]
     Freeze(#[source] io::Error),
+    #[error(
+        "it wrote more than could be copied in {} s of standing still: take the snapshot when it writes less",
+        LONGEST_FREEZE.as_secs()
+    )]
+    Thawed,
     #[error("nothing answers on that port of the jail")]
     Connect(#[source] OrderError),
     #[error("the jail did not answer in time")]
@@ -64,10 +69,10 @@ pub(crate) struct Frozen {
 }
 
 impl Frozen {
-    /// Lets the jail go on; gives how long it stood still.
-    pub(crate) fn thaw(self) -> Duration {
-        let _ = self.thaw.send(());
-        self.since.elapsed()
+    /// Lets the jail go on; gives how long it stood still. An error if it did not, to the end.
+    pub(crate) fn thaw(self) -> Result<Duration, AskError> {
+        self.thaw.send(()).map_err(|()| AskError::Thawed)?;
+        Ok(self.since.elapsed())
     }
 }
 

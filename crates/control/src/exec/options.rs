@@ -29,18 +29,14 @@ pub(crate) const TREE_BYTES: u64 = 1 << 30;
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 pub(crate) struct ExecOptions {
     /// Wall time. Default 300, from 1 to 3600.
-    #[schema(minimum = 1, maximum = 3600)]
     pub(crate) timeout_secs: Option<u64>,
     /// Default 512, at most 8192.
-    #[schema(minimum = 1, maximum = 8192)]
     pub(crate) memory_mb: Option<u64>,
     pub(crate) network: Option<NetworkSpec>,
     pub(crate) seccomp: Option<SeccompSpec>,
     /// Of one CPU. Default 100, from 1 to 800.
-    #[schema(minimum = 1, maximum = 800)]
     pub(crate) cpu_percent: Option<u64>,
     /// Processes and threads. Default 64, from 1 to 1024.
-    #[schema(minimum = 1, maximum = 1024)]
     pub(crate) max_pids: Option<u64>,
     /// Runtimes to put in, by name: see `GET /v1/flavors`.
     pub(crate) flavors: Option<Vec<String>>,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::ask::{Ask, answer};
 use super::capture::{Head, Lines};
 use super::held::Held;
+use super::meter::Meter;
 use super::places::Place;
 use super::result::{ExecResult, NetworkUse, ResourceStats, signal_name};
 use super::service::{Live, LiveRows};
@@ -93,6 +94,7 @@ pub(super) struct Owned {
     pub(super) live: LiveRows,
     pub(super) metrics: Metrics,
     pub(super) place: Place,
+    pub(super) meter: Option<Meter>,
 }
 
 /// Which of the two output streams.
@@ -103,12 +105,14 @@ enum Stream {
 }
 
 /// Why a job ended other than by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Ended {
     ByItself,
     ClientGone,
     ServerStops,
     Killed,
+    /// The tenant has no room left; why, as told.
+    Quota(String),
 }
 
 /// Sees a job through.
@@ -127,6 +131,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
         live,
         metrics,
         place,
+        meter,
     } = owned;
     let Running { mut jail, pipes, enforced, .. } = running;
     sink.send(Event::Started { pid: jail.pid() }).await;
@@ -146,7 +151,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     });
     let mut output_ended = false;
     let (outcome, ended) = {
-        let asked = (&mut served, &mut asks);
+        let asked = (&mut served, &mut asks, meter.as_ref());
         let mut end =
             std::pin::pin!(end(&mut jail, timeout_after, &mut sink, id, &live, stop, asked));
         tokio::select! {
@@ -169,8 +174,11 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
         // What was lent to the jail is not given back before nothing of it is left.
         jail.gone().await;
     }
+    if let Some(meter) = meter {
+        meter.note().await;
+    }
     let last = live.remove(id);
-    let row = row(&outcome, &enforced, &last, ended, network.as_ref());
+    let row = row(&outcome, &enforced, &last, &ended, network.as_ref());
     // Before the caller hears: what was acknowledged is in the ledger.
     drop(held);
     // Whoever asks from now on, or has asked and waits, hears that it has ended: all of it.
@@ -191,6 +199,10 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
         Ended::ServerStops => sink.fail("the server stopped").await,
         Ended::ByItself | Ended::ClientGone | Ended::Killed => {
             sink.complete(result(&outcome, out, err, enforced, network)).await;
+        }
+        Ended::Quota(why) => {
+            let result = result(&outcome, out, err, enforced, network);
+            sink.complete(ExecResult { error: Some(why), ..result }).await;
         }
     }
 }
@@ -214,6 +226,7 @@ fn result(
         stats: outcome.statistics.map(ResourceStats::from),
         stdout_truncated,
         stderr_truncated,
+        error: None,
         signal: match outcome.exit {
             jail::Exit::Signal(signal) => Some(signal_name(signal)),
             jail::Exit::Code(_) => None,
@@ -227,7 +240,7 @@ fn row(
     outcome: &Outcome,
     enforced: &[String],
     last: &Live,
-    ended: Ended,
+    ended: &Ended,
     network: Option<&NetworkUse>,
 ) -> JailEnd {
     // A server that stops may have lost the group before it could be read: then the last sample.
@@ -246,6 +259,7 @@ fn row(
             Ended::ClientGone => Some("the client went away".to_owned()),
             Ended::ServerStops => Some("the server stopped".to_owned()),
             Ended::Killed => Some("killed on request".to_owned()),
+            Ended::Quota(why) => Some(why.clone()),
         },
         enforced: enforced.to_vec(),
         network: network.map(|network| serde_json::json!(network)),
@@ -264,8 +278,9 @@ async fn end(
     id: i64,
     live: &LiveRows,
     stop: &CancellationToken,
-    (served, asks): (&mut Served, &mut mpsc::Receiver<Ask>),
+    (served, asks, meter): (&mut Served, &mut mpsc::Receiver<Ask>, Option<&Meter>),
 ) -> (Outcome, Ended) {
+    let mut used_up = std::pin::pin!(Meter::used_up(meter));
     let mut ticks = interval_at(Instant::now() + SAMPLE, SAMPLE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -273,6 +288,7 @@ async fn end(
             outcome = jail.wait(limit) => return (outcome, Ended::ByItself),
             () = sink.gone() => Ended::ClientGone,
             () = stop.cancelled() => Ended::ServerStops,
+            why = used_up.as_mut() => Ended::Quota(why),
             Some(ask) = asks.recv() => match ask {
                 Ask::Kill => Ended::Killed,
                 ask => {

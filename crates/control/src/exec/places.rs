@@ -27,8 +27,15 @@ struct Taken {
 /// The right to run one command. Dropping it gives it back.
 #[derive(Debug)]
 pub(crate) struct Place {
-    places: Places,
-    tenant: TenantId,
+    /// Where it is counted; nowhere, if another's place is enough for both.
+    counted: Option<(Places, TenantId)>,
+}
+
+impl Place {
+    /// For a command that shares another's place.
+    pub(crate) fn shared() -> Self {
+        Self { counted: None }
+    }
 }
 
 impl Places {
@@ -55,7 +62,7 @@ impl Places {
         taken.all += more;
         taken.of.insert(tenant.clone(), own + more);
         drop(taken);
-        let place = || Place { places: self.clone(), tenant: tenant.clone() };
+        let place = || Place { counted: Some((self.clone(), tenant.clone())) };
         Ok((0..number).map(|_| place()).collect())
     }
 
@@ -66,12 +73,13 @@ impl Places {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
+        let Some((places, tenant)) = &self.counted else { return };
+        let mut taken = places.lock();
         taken.all = taken.all.saturating_sub(1);
-        if let Some(own) = taken.of.get_mut(&self.tenant) {
+        if let Some(own) = taken.of.get_mut(tenant) {
             *own = own.saturating_sub(1);
             if *own == 0 {
-                taken.of.remove(&self.tenant);
+                taken.of.remove(tenant);
             }
         }
     }

@@ -62,6 +62,9 @@ pub(crate) struct ExecResult {
     /// Whether the stream was longer than a result carries.
     pub(crate) stdout_truncated: bool,
     pub(crate) stderr_truncated: bool,
+    /// Why the server ended it, if that was neither its time nor its memory: a quota.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
     /// The signal that ended it, by name.
     pub(crate) signal: Option<String>,
     /// Protections and limits that were in force.

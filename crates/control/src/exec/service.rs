@@ -10,6 +10,7 @@ use jail::{
     Access, Command, Enforcement, Engine, Layers, SpawnError, Start, Stdin, Tree, WORKSPACE,
 };
 use jiff::Timestamp;
+use serde_json::json;
 use store::{JailEnd, JailKind, NewJail, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ use super::capture::Tail;
 use super::flavors::{self, FlavorError};
 use super::held::Held;
 use super::host_ids::HostIds;
+use super::meter::Meter;
 use super::options::{Settings, TREE_BYTES};
 use super::owner::{self, Cut, Event, Input, Owned, Sink};
 use super::places::{Place, Places};
@@ -45,6 +47,8 @@ pub(crate) struct Job {
     /// What the command reads; nothing if there is none.
     pub(crate) stdin: Option<Input>,
     pub(crate) ground: Ground,
+    /// The repository it is over, and its ref, for the ledger.
+    pub(crate) git: Option<(String, Option<String>)>,
     /// More directories of the host, as flavors are put in.
     pub(crate) directories: Vec<(String, PathBuf)>,
     /// The row of the jail that this one was forked from.
@@ -78,6 +82,7 @@ impl Job {
             environment: Vec::new(),
             stdin: None,
             ground: Ground::default(),
+            git: None,
             directories: Vec::new(),
             parent: None,
             listed: true,
@@ -143,6 +148,8 @@ pub(crate) enum ExecError {
     NoRuntime(&'static str, String),
     #[error("more tenants than host users to tell them apart: restart the server")]
     NoHostId,
+    #[error("memory_mb: too little for a jail to start in")]
+    TooLittleMemory,
     #[error("could not start the jail")]
     Spawn(#[source] SpawnError),
     #[error("could not serve the jail's network")]
@@ -364,11 +371,16 @@ impl Executor {
         let runtime = job.program.runtime();
         let timeout = job.settings.limits.timeout;
         let host_id = self.0.host_ids.of(&job.tenant).await?;
+        let meter = Meter::of(&job, parts.config.quotas.bytes, &parts.store);
         let enforcement = parts.config.enforcement;
         let start = start_of(&job, &path, flavors, &plan, host_id, enforcement);
         let (spawned, id) = tokio::join!(parts.engine.spawn(start), self.row(&job));
         let id = id?;
-        let running = match spawned.map_err(ExecError::Spawn) {
+        let spawned = spawned.map_err(|error| match error {
+            SpawnError::Died { oom: true } => ExecError::TooLittleMemory,
+            error => ExecError::Spawn(error),
+        });
+        let running = match spawned {
             Ok(running) => match (running.jail.not_executed(), runtime) {
                 (Some(_), Some(runtime)) => Err(ExecError::NoRuntime(runtime, path)),
                 _ => Ok(running),
@@ -406,6 +418,7 @@ impl Executor {
                     live: self.0.live.clone(),
                     metrics: parts.metrics.clone(),
                     place,
+                    meter,
                 })
             }
             Err(error) => {
@@ -469,6 +482,13 @@ impl Program {
 }
 
 fn new_row(job: &Job) -> NewJail {
+    let mut config = job.settings.shown();
+    if let Some((repo, reference)) = &job.git {
+        config["git_repo"] = json!(repo);
+        if let Some(reference) = reference {
+            config["git_ref"] = json!(reference);
+        }
+    }
     NewJail {
         tenant: job.tenant.clone(),
         kind: job.kind,
@@ -476,7 +496,7 @@ fn new_row(job: &Job) -> NewJail {
         session: job.session.as_ref().map(|session| session.id.clone()),
         label: job.label.clone(),
         parent: job.parent,
-        config: job.settings.shown(),
+        config,
     }
 }
 

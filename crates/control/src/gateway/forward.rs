@@ -166,6 +166,8 @@ impl Forwarder {
         });
         let answered = timeout(HEAD, sender.send_request(request)).await;
         let mut response = answered.map_err(|_| ForwardError::Slow)??;
+        // Ours to the client, whatever the other side speaks.
+        *response.version_mut() = axum::http::Version::HTTP_11;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let protocol = response.headers().get(UPGRADE).cloned();
             let server = hyper::upgrade::on(&mut response);

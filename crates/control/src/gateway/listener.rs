@@ -3,8 +3,8 @@
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use store::{Store, Target};
 use tokio::net::TcpListener;
@@ -37,7 +37,14 @@ pub(crate) async fn serve(
 }
 
 async fn route(State(gateway): State<Gateway>, mut request: Request) -> Response {
+    if request.method() == Method::CONNECT {
+        return said(StatusCode::METHOD_NOT_ALLOWED, "gateway: bad request: no tunnels here");
+    }
+    if request.headers().get_all(HOST).iter().count() > 1 {
+        return said(StatusCode::BAD_REQUEST, "gateway: bad request: more than one Host header");
+    }
     let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    let host = host.filter(|host| !host.trim().is_empty());
     let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
     let Some(host) = authority.or_else(|| host.map(str::to_owned)) else {
         return said(StatusCode::BAD_REQUEST, "gateway: bad request: missing Host header");

@@ -1,7 +1,9 @@
 //! `/v1/workspaces/{id}/ports/{port}/…`: what a server in a workspace answers, for whoever has a key.
 
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_SECURITY_POLICY, COOKIE, HeaderValue, SET_COOKIE};
+use axum::http::header::{
+    CONTENT_SECURITY_POLICY, COOKIE, HeaderName, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+};
 use axum::http::uri::PathAndQuery;
 use axum::response::Response;
 use httpkit::{ApiError, Kind, Path};
@@ -15,6 +17,15 @@ use crate::openapi::ErrorBody;
 /// one of its own.
 const SANDBOX: HeaderValue =
     HeaderValue::from_static("sandbox allow-scripts allow-forms allow-modals allow-popups");
+
+/// What speaks for a whole origin, which is the API's and not the page's.
+const OF_THE_ORIGIN: [HeaderName; 5] = [
+    SET_COOKIE,
+    STRICT_TRANSPORT_SECURITY,
+    HeaderName::from_static("alt-svc"),
+    HeaderName::from_static("clear-site-data"),
+    HeaderName::from_static("service-worker-allowed"),
+];
 
 /// `ANY /v1/workspaces/{id}/ports/{port}`
 pub(crate) async fn preview_top(
@@ -56,7 +67,16 @@ pub(crate) async fn preview(
     without_credentials(request.headers_mut());
     request.headers_mut().remove(COOKIE);
     let mut response = app.forwarder.to_port(&workspace.id, port, request).await?;
-    response.headers_mut().remove(SET_COOKIE);
+    let headers = response.headers_mut();
+    for name in OF_THE_ORIGIN {
+        headers.remove(name);
+    }
+    // Who may read the API's answers is not for a workspace to say.
+    let shared = |name: &&HeaderName| name.as_str().starts_with("access-control-");
+    let shared: Vec<HeaderName> = headers.keys().filter(shared).cloned().collect();
+    for name in shared {
+        headers.remove(name);
+    }
     response.headers_mut().append(CONTENT_SECURITY_POLICY, SANDBOX);
     Ok(response)
 }

@@ -1,6 +1,7 @@
 //! Cloning, in a jail.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ids::{SessionId, TenantId};
 use jail::Access;
@@ -13,6 +14,7 @@ use crate::config::BaseUrl;
 use crate::exec::{
     ExecError, ExecOptions, ExecResult, Executor, Ground, Job, NetworkSpec, Program, SessionAccess,
 };
+use crate::layers::Scratch;
 
 /// How long one clone may take, as told in its error.
 const SECONDS: u64 = 60;
@@ -63,18 +65,20 @@ pub(crate) enum CloneError {
 pub(crate) struct Destination {
     pub(crate) tenant: TenantId,
     pub(crate) layers: jail::Layers,
+    /// Kept until nothing of the jail that writes into it is left.
+    pub(crate) tree: Arc<Scratch>,
 }
 
 /// Clones. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Cloner(std::sync::Arc<ClonerParts>);
+pub(crate) struct Cloner(Arc<ClonerParts>);
 
 #[derive(Debug)]
 pub(crate) struct ClonerParts {
     pub(crate) executor: Executor,
     pub(crate) proxy: Proxy,
     pub(crate) proxy_url: BaseUrl,
-    pub(crate) vault: std::sync::Arc<Vault>,
+    pub(crate) vault: Arc<Vault>,
     /// A directory with `ca.pem`: more authorities than the machine's own.
     pub(crate) authorities: Option<PathBuf>,
 }
@@ -94,7 +98,7 @@ impl Drop for Lent {
 
 impl Cloner {
     pub(crate) fn new(parts: ClonerParts) -> Self {
-        Self(std::sync::Arc::new(parts))
+        Self(Arc::new(parts))
     }
 
     /// Clones all, one after the other.
@@ -158,9 +162,8 @@ impl Cloner {
                 .map(|lent| SessionAccess { id: lent.session.clone(), environment: Vec::new() }),
             ..Job::new(to.tenant.clone(), JailKind::Workspace, label, program, settings)
         };
-        // The next jail over the same tree must not meet this one.
         let mut job = job;
-        job.held.keep(());
+        job.held.keep(Arc::clone(&to.tree));
         let result = self.0.executor.run(job).await?;
         drop(lent);
         judge(&result, repository)
@@ -250,6 +253,9 @@ impl Cloner {
 fn judge(result: &ExecResult, repository: &Repository) -> Result<(), CloneError> {
     if result.timed_out {
         return Err(CloneError::TimedOut);
+    }
+    if let Some(error) = &result.error {
+        return Err(CloneError::Failed { said: error.clone(), cause: "quota" });
     }
     if result.exit_code == 0 {
         return Ok(());

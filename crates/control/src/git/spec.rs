@@ -70,6 +70,12 @@ impl GitSpec {
     }
 }
 
+/// Where a workspace or run began: the first repository and its ref.
+pub(crate) fn provenance(repositories: &[Repository]) -> Option<(String, Option<String>)> {
+    let first = repositories.first()?;
+    Some((first.url.clone(), first.reference.clone()))
+}
+
 fn many(repos: Vec<RepositorySpec>, depth: u32) -> Result<Vec<Repository>, ApiError> {
     if repos.len() > MOST_REPOSITORIES {
         return Err(invalid(format!("git.repos: at most {MOST_REPOSITORIES}")));

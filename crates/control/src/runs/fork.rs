@@ -15,11 +15,12 @@ use super::ground::{self, Below, Cloned};
 use super::wire::code;
 use crate::app::App;
 use crate::caller::{Caller, ForTenant};
+use crate::edge::internal;
 use crate::exec::{
     AskError, Asker, Begun, Code, ExecOptions, ExecResult, Job, Place, Program, SessionAccess,
     Settings,
 };
-use crate::git::GitSpec;
+use crate::git::{GitSpec, provenance};
 use crate::layers::Scratch;
 use crate::openapi::ErrorBody;
 use crate::workspaces::{CaptureError, captured};
@@ -39,7 +40,6 @@ pub(crate) struct ForkRun {
     /// Of all: `javascript` or `js` (the default), `python` or `py`, `bash` or `sh`.
     language: Option<String>,
     /// How long the parent runs before it is forked. Default 1500, at most 30000.
-    #[schema(minimum = 0, maximum = 30000)]
     fork_after_ms: Option<u64>,
     /// A session whose environment, and phantom proxy, all get.
     session_id: Option<String>,
@@ -52,7 +52,6 @@ pub(crate) struct ForkRun {
 pub(crate) struct ForkChild {
     code: String,
     /// Default: the parent's.
-    #[schema(minimum = 1, maximum = 8192)]
     memory_mb: Option<u64>,
 }
 
@@ -101,6 +100,7 @@ struct Family<'a> {
     session: Option<SessionAccess>,
     language: String,
     cloned: Option<Cloned>,
+    git: Option<(String, Option<String>)>,
 }
 
 /// `POST /v1/runs/fork`
@@ -132,12 +132,19 @@ pub(crate) async fn fork(
         }
         None => (None, caller.acts_for(query.tenant.as_ref())?),
     };
-    // All of them, or none: half a family helps nobody.
-    let number = u32::try_from(children.len() + 1).unwrap_or(u32::MAX);
+    let most = app.executor.config().max_concurrent;
+    if children.len() > most {
+        let text = format!("children: this server runs at most {most} commands at once");
+        return Err(ApiError::said(Kind::Invalid, text));
+    }
+    // All of them, or none: half a family helps nobody. The parent shares its first child's place.
+    let number = u32::try_from(children.len()).unwrap_or(u32::MAX);
     let mut places = app.executor.reserve(&tenant, number)?;
     let cloned = ground::cloned(&app.workspaces, &tenant, &repositories).await?;
-    let family = Family { app: &app, tenant, session, language, cloned };
-    let (parent, upper, asker) = family.parent(parent_code, settings, places.pop()).await?;
+    let git = provenance(&repositories);
+    let family = Family { app: &app, tenant, session, language, cloned, git };
+    let (parent, upper, asker) =
+        family.parent(parent_code, settings, Some(Place::shared())).await?;
     let (below, meta) = family.wait_and_take(upper, &asker, after).await?;
     let mut begun = Vec::new();
     let single = children.len() == 1;
@@ -195,7 +202,7 @@ impl Family<'_> {
         let label = format!("{} \u{b7} {word}", self.language);
         let program = Program::Command { program: String::new(), arguments: Vec::new() };
         let job = Job::new(self.tenant.clone(), JailKind::Fork, label, program, settings);
-        Job { session: self.session.clone(), place, ..job }
+        Job { session: self.session.clone(), git: self.git.clone(), place, ..job }
     }
 
     async fn parent(
@@ -240,8 +247,11 @@ impl Family<'_> {
         }
         let began = Instant::now();
         let owner = self.app.workspaces.owner_of(&self.tenant).await?;
-        let layers = self.app.workspaces.layers();
-        let captured = captured(layers, owner, &upper.id, asker, &["output"]).await;
+        let (layers, asker) = (self.app.workspaces.layers().clone(), asker.clone());
+        let tree = Arc::clone(&upper);
+        // A copy that was begun is made to its end, also if the caller hangs up.
+        let copying = async move { captured(&layers, owner, &tree.id, &asker, &["output"]).await };
+        let captured = self.app.executor.tasks().spawn(copying).await.map_err(internal)?;
         let clone_ms = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match captured {
             Ok(captured) => {

@@ -25,11 +25,11 @@ pub(super) async fn cloned(
         return Ok(None);
     }
     let owner = workspaces.owner_of(tenant).await?;
-    let scratch = workspaces.layers().scratch(owner, true).await?;
+    let scratch = Arc::new(workspaces.layers().scratch(owner, true).await?);
     let layers = workspaces.layers().overlay(&Chain::default(), &scratch.id);
-    let to = Destination { tenant: tenant.clone(), layers };
+    let to = Destination { tenant: tenant.clone(), layers, tree: Arc::clone(&scratch) };
     workspaces.clone_all(repositories, &to).await?;
-    Ok(Some(Cloned(Arc::new(scratch))))
+    Ok(Some(Cloned(scratch)))
 }
 
 /// Trees below a run's own, the topmost first.

@@ -12,7 +12,7 @@ use super::wire::{RunBody, RunRequest, code};
 use crate::app::App;
 use crate::caller::{Caller, ForTenant};
 use crate::exec::{Cut, ExecOptions, ExecResult, Job, Program};
-use crate::git::GitSpec;
+use crate::git::{GitSpec, provenance};
 use crate::openapi::ErrorBody;
 
 /// `POST /v1/runs`
@@ -75,7 +75,8 @@ pub(crate) async fn job(
     let settings = options.settings(app.executor.config())?;
     let cloned = ground::cloned(&app.workspaces, &tenant, &repositories).await?;
     let program = Program::Code(code.clone());
-    let mut job = Job { session, ..Job::new(tenant, kind, language, program, settings) };
+    let git = provenance(&repositories);
+    let mut job = Job { session, git, ..Job::new(tenant, kind, language, program, settings) };
     if cloned.is_some() {
         ground::put_on(&app.workspaces, &mut job, code, cloned.as_ref(), Vec::new()).await?;
     }

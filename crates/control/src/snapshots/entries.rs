@@ -49,11 +49,12 @@ pub(super) enum WriteError {
     Json(#[from] serde_json::Error),
 }
 
-/// Writes a manifest as JSON: the workspace, then the output, each in order. One entry is held at a time.
+/// Writes a manifest as JSON: the workspace's entries, then the output's, each in order. One is held at a time.
 pub(super) fn write_manifest(strata: &[Stratum], to: &mut dyn Write) -> Result<(), WriteError> {
-    to.write_all(b"{\"kind\":\"incremental\",\"entries\":[")?;
-    let mut first = true;
-    for root in ROOTS {
+    to.write_all(b"{\"kind\":\"incremental\"")?;
+    for (root, field) in ROOTS.into_iter().zip(["entries", "output"]) {
+        write!(to, ",\"{field}\":[")?;
+        let mut first = true;
         let mut view = View::open(strata)?;
         // A directory is shown if the next entry is not in it.
         let mut waiting: Option<Entry> = None;
@@ -73,8 +74,9 @@ pub(super) fn write_manifest(strata: &[Stratum], to: &mut dyn Write) -> Result<(
                 Some(entry) => write_entry(&entry, root, &mut first, to)?,
             }
         }
+        to.write_all(b"]")?;
     }
-    to.write_all(b"]}")?;
+    to.write_all(b"}")?;
     Ok(())
 }
 

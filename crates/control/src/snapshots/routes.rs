@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::IntoResponse;
 use httpkit::{ApiError, Kind, Path, Query};
-use ids::{SnapshotId, TenantId};
+use ids::{SnapshotId, TenantId, TreeId};
 use serde::Deserialize;
 use snapshot::{ArchiveError, Difference, ManifestError};
 use store::{Page, Snapshot, SnapshotFilter, SnapshotRow, SnapshotTotals};
@@ -21,6 +21,7 @@ use super::wire::{
 use crate::app::App;
 use crate::caller::Caller;
 use crate::edge::internal;
+use crate::exec::Place;
 use crate::jails::{DEFAULT_LIMIT, MOST_ROWS, capped};
 use crate::layers::{LayerError, blocking};
 use crate::openapi::ErrorBody;
@@ -78,7 +79,7 @@ pub(crate) async fn list(
     let listed = app.store.snapshots(whose, &filter, page).await.map_err(internal)?;
     let mut rows = Vec::with_capacity(listed.rows.len());
     for row in listed.rows {
-        rows.push(shown(&app, &caller, row, None).await?);
+        rows.push(listed_as(&app, &caller, row).await);
     }
     let (limit, offset) = (page.limit, page.offset);
     Ok(axum::Json(SnapshotList { rows, total: listed.total, limit, offset }))
@@ -140,10 +141,11 @@ pub(crate) async fn manifest(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
     let found = find(&app, &caller, &id).await?.snapshot;
+    let place = download(&app, &found.tenant)?;
     let (strata, chain) = app.workspaces.layers().strata(&found.layer).await?;
     let body = produced::body(move |to| {
         let written = entries::write_manifest(&strata, to);
-        drop(chain);
+        drop((chain, place));
         written
     });
     Ok(([(CONTENT_TYPE, "application/json")], body))
@@ -163,11 +165,12 @@ pub(crate) async fn tar(
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
     let found = find(&app, &caller, &id).await?.snapshot;
+    let place = download(&app, &found.tenant)?;
     let (strata, chain) = app.workspaces.layers().strata(&found.layer).await?;
     let name = format!("attachment; filename=\"{}.tar\"", found.id);
     let body = produced::body(move |to| {
         let written = snapshot::write_archive(&strata, to);
-        drop(chain);
+        drop((chain, place));
         written
     });
     let headers = [(CONTENT_TYPE, "application/x-tar".to_owned()), (CONTENT_DISPOSITION, name)];
@@ -224,10 +227,11 @@ pub(crate) async fn verify(
     Path(id): Path<String>,
 ) -> Result<axum::Json<Verified>, ApiError> {
     let found = find(&app, &caller, &id).await?.snapshot;
+    let place = download(&app, &found.tenant)?;
     let (strata, chain) = app.workspaces.layers().strata(&found.layer).await?;
     let read = tokio::task::spawn_blocking(move || {
         let read = snapshot::write_archive(&strata, io::sink());
-        drop(chain);
+        drop((chain, place));
         read
     });
     let error = match read.await.map_err(internal)? {
@@ -242,6 +246,34 @@ pub(crate) async fn verify(
         }
     };
     Ok(axum::Json(Verified { intact: error.is_none(), error }))
+}
+
+/// The right to have something read from disk, for as long as that takes.
+fn download(app: &App, tenant: &TenantId) -> Result<Place, ApiError> {
+    app.downloads.take_one(tenant).map_err(|_| {
+        ApiError::said(
+            Kind::TooMany,
+            "too many snapshots are being read at once: let one end first",
+        )
+    })
+}
+
+/// One of many: if it cannot be read, the others are shown all the same.
+async fn listed_as(app: &App, caller: &Caller, row: SnapshotRow) -> SnapshotView {
+    let totals = match row.totals {
+        Some(totals) => totals,
+        None => match app.workspaces.layers().index(&row.snapshot.layer).await {
+            Ok(totals) => totals.into(),
+            Err(error) => {
+                let id = row.snapshot.id.as_str();
+                let error = &error as &dyn std::error::Error;
+                tracing::error!(snapshot = id, error, "a snapshot cannot be read");
+                let left_out = serde_json::json!({ "error": "its files cannot be read" });
+                SnapshotTotals { bytes: 0, files: 0, left_out }
+            }
+        },
+    };
+    show(app, caller, row.snapshot, &row.tree, totals, None)
 }
 
 /// A snapshot that was just taken, as shown.
@@ -263,15 +295,24 @@ async fn shown(
     freeze: Option<Duration>,
 ) -> Result<SnapshotView, ApiError> {
     let SnapshotRow { snapshot, tree, totals } = row;
-    let totals = if let Some(totals) = totals {
-        totals
-    } else {
+    let totals = match totals {
+        Some(totals) => totals,
         // Its manifest is being written.
-        let totals = app.workspaces.layers().index(&snapshot.layer).await?;
-        SnapshotTotals { bytes: totals.bytes, files: totals.files, left_out: totals.left_out }
+        None => app.workspaces.layers().index(&snapshot.layer).await?.into(),
     };
-    let path = app.workspaces.layers().trees().files(&tree);
-    Ok(SnapshotView {
+    Ok(show(app, caller, snapshot, &tree, totals, freeze))
+}
+
+fn show(
+    app: &App,
+    caller: &Caller,
+    snapshot: Snapshot,
+    tree: &TreeId,
+    totals: SnapshotTotals,
+    freeze: Option<Duration>,
+) -> SnapshotView {
+    let path = app.workspaces.layers().trees().files(tree);
+    SnapshotView {
         id: snapshot.id.into(),
         tenant_id: snapshot.tenant.into(),
         workspace_id: snapshot.workspace.map(Into::into),
@@ -282,7 +323,7 @@ async fn shown(
         files: totals.files,
         left_out: totals.left_out,
         freeze_ms: freeze.map(|freeze| freeze.as_secs_f64() * 1000.0),
-    })
+    }
 }
 
 async fn find(app: &App, caller: &Caller, id: &str) -> Result<SnapshotRow, ApiError> {

@@ -41,8 +41,10 @@ pub(crate) struct SnapshotList {
 pub(crate) struct SnapshotManifest {
     /// `incremental`
     pub(super) kind: String,
-    /// Files, symbolic links, and directories with nothing in them.
+    /// Files, symbolic links, and directories with nothing in them, of `/workspace`.
     pub(super) entries: Vec<ManifestEntry>,
+    /// The same of `/output`.
+    pub(super) output: Vec<ManifestEntry>,
 }
 
 /// A file, a link or an empty directory.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ids::TreeId;
 use snapshot::{Hot, Mirror, Mirrored, Owner};
 
-use super::service::WorkspaceError;
+use super::error::WorkspaceError;
 use crate::exec::{AskError, Asker};
 use crate::layers::{LayerError, Layers, Scratch, blocking};
 
@@ -46,7 +46,7 @@ pub(crate) async fn captured(
         before.into_iter().chain(now).filter_map(below).filter(known).collect::<HashSet<_>>()
     });
     let second = blocking(move || mirror.pass(&hot.as_ref().map_or(Hot::All, Hot::These))).await?;
-    let freeze = frozen.thaw();
+    let freeze = frozen.thaw()?;
     let copied = Mirrored {
         files: first.files + second.files,
         reflinked: first.reflinked + second.reflinked,

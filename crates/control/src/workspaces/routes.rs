@@ -10,7 +10,8 @@ use store::{JailKind, Page, Workspace};
 use utoipa::IntoParams;
 
 use super::domains;
-use super::service::{NewExec, NewWorkspace, WorkspaceError};
+use super::moments::Family;
+use super::service::{NewExec, NewWorkspace};
 use super::wire::{
     CreateWorkspace, CreateWorkspaceBody, ForkWorkspace, Forked, FromSnapshot, PatchWorkspace,
     RestoreWorkspace, TakeSnapshot, WorkspaceExec, WorkspaceList, WorkspaceView,
@@ -19,7 +20,7 @@ use crate::app::App;
 use crate::caller::{Caller, ForTenant};
 use crate::edge::internal;
 use crate::exec::{Cut, ExecOptions, ExecResult, Input, Job};
-use crate::git::{CloneError, GitSpec};
+use crate::git::GitSpec;
 use crate::jails::{DEFAULT_LIMIT, MOST_ROWS, capped};
 use crate::openapi::ErrorBody;
 use crate::runs;
@@ -199,8 +200,8 @@ pub(crate) async fn fork(
 ) -> Result<(StatusCode, axum::Json<Forked>), ApiError> {
     check_label(body.label.as_deref())?;
     let whose = caller.sees(None)?;
-    let (parent, forks, snapshot, freeze) =
-        app.workspaces.fork(whose, &id, body.count, body.label.as_deref()).await?;
+    let family = app.workspaces.fork(whose, &id, body.count, body.label.as_deref()).await?;
+    let Family { parent, forks, snapshot, freeze } = family;
     let forked = Forked {
         parent: view(&app, &caller, parent),
         forks: forks.into_iter().map(|fork| view(&app, &caller, fork)).collect(),
@@ -267,7 +268,7 @@ pub(crate) async fn snapshot(
     Path(id): Path<String>,
     Json(body): Json<TakeSnapshot>,
 ) -> Result<(StatusCode, axum::Json<SnapshotView>), ApiError> {
-    check_label(body.name.as_deref())?;
+    check_words_of("name", body.name.as_deref())?;
     let (taken, freeze) = app.workspaces.snapshot(caller.sees(None)?, &id, body.name).await?;
     let view = snapshots::view(&app, &caller, taken, freeze).await?;
     Ok((StatusCode::CREATED, axum::Json(view)))
@@ -322,13 +323,18 @@ fn check_environment(variables: &[(String, String)]) -> Result<(), ApiError> {
 }
 
 fn check_label(label: Option<&str>) -> Result<(), ApiError> {
-    match label {
+    check_words_of("label", label)
+}
+
+/// What people call things: one line, and not a page.
+fn check_words_of(field: &str, text: Option<&str>) -> Result<(), ApiError> {
+    match text {
         Some(label) if label.chars().count() > LONGEST_LABEL => {
-            let text = format!("label: at most {LONGEST_LABEL} characters");
+            let text = format!("{field}: at most {LONGEST_LABEL} characters");
             Err(ApiError::said(Kind::Invalid, text))
         }
         Some(label) if label.chars().any(char::is_control) => {
-            Err(ApiError::said(Kind::Invalid, "label: no control characters"))
+            Err(ApiError::said(Kind::Invalid, format!("{field}: no control characters")))
         }
         _ => Ok(()),
     }
@@ -359,32 +365,5 @@ fn view(app: &App, caller: &Caller, workspace: Workspace) -> WorkspaceView {
         last_exec_at: time(workspace.last_exec_at),
         paused_at: time(workspace.paused_at),
         auto_snapshot: workspace.auto_snapshot.map(Into::into),
-    }
-}
-
-impl From<CloneError> for ApiError {
-    fn from(error: CloneError) -> Self {
-        match error {
-            CloneError::Exec(error) => error.into(),
-            error => Self::new(Kind::Invalid, error),
-        }
-    }
-}
-
-impl From<WorkspaceError> for ApiError {
-    fn from(error: WorkspaceError) -> Self {
-        use WorkspaceError as E;
-        match error {
-            E::Options(error) => error,
-            E::Clone(error) => error.into(),
-            E::Exec(error) => error.into(),
-            E::Missing(_) | E::NoSnapshot(_) => Self::new(Kind::NotFound, error),
-            E::Busy | E::DomainTaken(_) => Self::new(Kind::Conflict, error),
-            E::NoParent | E::ForkCount | E::Idle | E::FlavorGone(_) => {
-                Self::new(Kind::Invalid, error)
-            }
-            E::WorkspaceQuota(_) | E::ByteQuota { .. } => Self::new(Kind::TooMany, error),
-            E::Store(_) | E::Layer(_) | E::Config(_) => Self::internal(error),
-        }
     }
 }

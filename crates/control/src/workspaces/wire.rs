@@ -79,10 +79,8 @@ pub(crate) struct WorkspaceExec {
     #[serde(default)]
     pub(crate) args: Vec<String>,
     /// Default: the workspace's; from 1 to 3600.
-    #[schema(minimum = 1, maximum = 3600)]
     pub(crate) timeout_secs: Option<u64>,
     /// Default: the workspace's; at most 8192.
-    #[schema(minimum = 1, maximum = 8192)]
     pub(crate) memory_mb: Option<u64>,
     /// Pairs of name and value; the last word on a name counts.
     #[serde(default)]

@@ -33,6 +33,8 @@ CREATE TABLE workspaces (
     -- The tree that is written to, over its base.
     upper         TEXT   NOT NULL UNIQUE,
     base          TEXT   REFERENCES layers (id),
+    -- Of the disk that is written to, as last measured: only where there is a quota.
+    upper_bytes   BIGINT NOT NULL DEFAULT 0,
     config        TEXT   NOT NULL,
     git_repo      TEXT,
     git_ref       TEXT,

@@ -162,3 +162,54 @@ async fn a_server_killed_at_any_moment_keeps_what_it_acknowledged_and_nothing_el
     };
     eventually("no byte is left", async || count("trash") == 0 && count("objects") == 0).await;
 }
+
+/// A caller may hang up at any moment, too.
+#[tokio::test]
+async fn a_caller_who_hangs_up_leaves_nothing_half_done() {
+    let house = House::new().await;
+    let made = house.workspace(json!({})).await;
+    let path = format!("/v1/workspaces/{}", id(&made));
+    house.says(&made, "for i in $(seq 300); do head -c 20000 /dev/urandom > f$i; done").await;
+    let script = "while :; do head -c 100000 /dev/urandom > hot; done";
+    let running = house
+        .request(ACME, reqwest::Method::POST, &format!("{path}/exec/stream"))
+        .json(&json!({ "cmd": "sh", "args": ["-c", script], "timeout_secs": 120 }))
+        .send()
+        .await
+        .unwrap();
+    for n in 0..60 {
+        let (tail, body) = match n % 3 {
+            0 => ("snapshot", json!({})),
+            1 => ("fork", json!({ "count": 2 })),
+            _ => ("", json!({})),
+        };
+        let path = if tail.is_empty() { "/v1/workspaces".into() } else { format!("{path}/{tail}") };
+        let asking = house.post(ACME, &path, body);
+        drop(tokio::time::timeout(Duration::from_millis(any(60)), asking).await);
+    }
+    drop(running);
+    // Whoever comes later waits for what was begun.
+    eventually("it is free", async || {
+        let body = json!({ "cmd": "true" });
+        house.post(ACME, &format!("{path}/exec"), body).await.0 == 200
+    })
+    .await;
+    let (_, snapshots) = house.get(ACME, "/v1/snapshots?limit=500").await;
+    for snapshot in snapshots["rows"].as_array().unwrap() {
+        let verify = format!("/v1/snapshots/{}/verify", id(snapshot));
+        let (status, verified) = house.post(ACME, &verify, json!({})).await;
+        assert_eq!((status, &verified["intact"]), (200, &json!(true)), "{verified}");
+    }
+    let (_, workspaces) = house.get(ACME, "/v1/workspaces?limit=500").await;
+    for workspace in workspaces["rows"].as_array().unwrap() {
+        let label = workspace["label"].as_str().unwrap();
+        let full = id(workspace) == id(&made) || label.starts_with("fork of");
+        let count = if full { "301\n" } else { "0\n" };
+        assert_eq!(house.says(workspace, "ls | wc -l").await, count);
+        house.delete(ACME, &format!("/v1/workspaces/{}", id(workspace))).await;
+    }
+    for snapshot in snapshots["rows"].as_array().unwrap() {
+        house.delete(ACME, &format!("/v1/snapshots/{}", id(snapshot))).await;
+    }
+    eventually("every tree is gone with its rows", async || house.trees().is_empty()).await;
+}

@@ -217,7 +217,7 @@ async fn each_child_of_a_run_has_its_own_memory() {
 
 #[tokio::test]
 async fn a_fork_that_cannot_be_is_refused_whole() {
-    let house = House::with(&["--max-concurrent", "3"]).await;
+    let house = House::with(&["--max-concurrent", "2"]).await;
     for (body, says) in [
         (json!({}), "missing field `parent_code`"),
         (json!({ "parent_code": "1" }), "children or child_code is required"),
@@ -239,11 +239,26 @@ async fn a_fork_that_cannot_be_is_refused_whole() {
         let (status, error) = house.post(ACME, "/v1/runs/fork", body).await;
         assert!(status == 400 && error["error"].as_str().unwrap().contains(says), "{error}");
     }
-    let four = json!({ "language": "bash", "parent_code": "true", "children": vec![json!({ "code": "true" }); 3] });
-    assert_eq!(house.post(ACME, "/v1/runs/fork", four).await.0, 429, "half a family is none");
-    assert_eq!(house.get(ACME, "/v1/jails").await.1["total"], 0);
-    let three = json!({ "language": "bash", "parent_code": "true", "children": vec![json!({ "code": "true" }); 2] });
-    assert_eq!(house.post(ACME, "/v1/runs/fork", three).await.0, 201);
+    let family = |children: usize| {
+        let children = vec![json!({ "code": "true" }); children];
+        json!({ "language": "bash", "parent_code": "true", "children": children, "fork_after_ms": 0 })
+    };
+    let (status, error) = house.post(ACME, "/v1/runs/fork", family(3)).await;
+    assert!(status == 400 && error["error"].as_str().unwrap().contains("at most 2"), "{error}");
+    assert_eq!(house.post(ACME, "/v1/runs/fork", family(2)).await.0, 201);
+    let body = json!({ "language": "bash", "code": "sleep 1.5" });
+    let sleeping = house.request(ACME, Method::POST, "/v1/runs").json(&body).send();
+    let late = async {
+        eventually("one runs", async || {
+            house.get(ACME, "/v1/jails?status=running").await.1["total"] == 1
+        })
+        .await;
+        let before = house.get(ACME, "/v1/jails").await.1["total"].clone();
+        assert_eq!(house.post(ACME, "/v1/runs/fork", family(2)).await.0, 429);
+        assert_eq!(house.get(ACME, "/v1/jails").await.1["total"], before, "half a family is none");
+    };
+    let (slept, ()) = tokio::join!(sleeping, late);
+    assert_eq!(slept.unwrap().status(), 201);
 }
 
 #[tokio::test]

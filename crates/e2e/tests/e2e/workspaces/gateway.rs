@@ -28,7 +28,9 @@ class H(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b'0\r\n\r\n'); return
         text = '\n'.join([self.command + ' ' + self.path] + sorted('%s: %s' % (k.lower(), v) for k, v in self.headers.items())).encode()
         self.send_response(418); self.send_header('Content-Length', str(len(text)))
-        self.send_header('Set-Cookie', 'a=1'); self.send_header('Set-Cookie', 'b=2'); self.end_headers(); self.wfile.write(text)
+        self.send_header('Set-Cookie', 'a=1'); self.send_header('Set-Cookie', 'b=2')
+        for name in ('Clear-Site-Data', 'Strict-Transport-Security', 'Access-Control-Allow-Origin', 'Service-Worker-Allowed', 'Alt-Svc'): self.send_header(name, '*')
+        self.end_headers(); self.wfile.write(text)
     def do_POST(self):
         n = 0
         if self.headers.get('Content-Length'): n = len(self.rfile.read(int(self.headers['Content-Length'])))
@@ -74,7 +76,16 @@ async fn a_preview_reaches_a_server_in_the_workspace_and_the_key_does_not() {
         .unwrap();
     assert_eq!(response.status(), 418);
     assert!(response.headers()["content-security-policy"].to_str().unwrap().contains("sandbox"));
-    assert!(!response.headers().contains_key("set-cookie"));
+    for name in [
+        "set-cookie",
+        "clear-site-data",
+        "strict-transport-security",
+        "access-control-allow-origin",
+        "service-worker-allowed",
+        "alt-svc",
+    ] {
+        assert!(!response.headers().contains_key(name), "{name} speaks for the API's origin");
+    }
     let text = response.text().await.unwrap();
     assert!(text.starts_with("GET /a%2Fb//c?x=1&y=%20\n"), "{text}");
     assert!(text.contains("host: localhost:8080") && text.contains("x-mine: yes"), "{text}");

@@ -36,8 +36,10 @@ async fn an_idle_workspace_is_put_aside_and_the_next_command_brings_it_back() {
     let row = house.get(ACME, &format!("/v1/workspaces/{}", id(&made))).await.1;
     assert_eq!((&row["paused_at"], &row["auto_snapshot"]), (&Value::Null, &Value::Null));
     assert_eq!(house.delete(ACME, &format!("/v1/snapshots/{auto}")).await.0, 204);
-    paused(&house, &made).await;
+    let auto = paused(&house, &made).await["auto_snapshot"].clone();
     assert_eq!(house.says(&made, "cat a b").await, "kept\nnew\n", "and again");
+    let again = paused(&house, &made).await["auto_snapshot"].clone();
+    assert_eq!(auto, again, "nothing was written: the same snapshot will do");
 }
 
 #[tokio::test]

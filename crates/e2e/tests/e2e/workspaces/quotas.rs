@@ -66,13 +66,64 @@ async fn each_quota_is_a_tenants_own_and_names_itself() {
     let (slept, ()) = tokio::join!(sleeping, late);
     assert_eq!(slept.unwrap().status(), 200);
     house.says(&one, "head -c 1200000 /dev/urandom > big").await;
-    let snapshot = house.snapshot(&one, "full").await;
     refused(&format!("{path}/snapshot"), json!({}), "quota of bytes").await;
     refused(&exec, json!({ "cmd": "true" }), "quota of bytes").await;
     house.delete(ACME, &path).await;
-    house.delete(ACME, &format!("/v1/snapshots/{}", id(&snapshot))).await;
     eventually("there is room again", async || {
         house.post(ACME, "/v1/workspaces", json!({})).await.0 == 201
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_writes_beyond_the_quota_is_ended_and_sealed_bytes_count_on() {
+    let house = House::with(&["--quota-mb", "64"]).await;
+    let one = house.workspace(json!({})).await;
+    let path = format!("/v1/workspaces/{}", id(&one));
+    house.says(&one, "head -c 40000000 /dev/urandom > first").await;
+    house.snapshot(&one, "first").await;
+    let greedy = "while :; do head -c 5000000 /dev/urandom >> second; sleep 0.2; done";
+    let body = json!({ "cmd": "sh", "args": ["-c", greedy], "timeout_secs": 60 });
+    let (status, ended) = house.post(ACME, &format!("{path}/exec"), body).await;
+    let why = ended["error"].as_str().unwrap_or_default();
+    assert!(status == 200 && why.contains("quota of bytes"), "{status} {ended}");
+    assert_eq!((&ended["signal"], &ended["timed_out"]), (&json!("SIGKILL"), &json!(false)));
+    let (_, jails) = house.get(ACME, "/v1/jails?limit=1").await;
+    assert_eq!(jails["rows"][0]["error"], ended["error"], "the ledger says the same");
+    let (status, error) = house.post(ACME, &format!("{path}/exec"), json!({ "cmd": "true" })).await;
+    assert!(status == 429, "{error}");
+    // A run's own tree counts as long as it is there.
+    let (status, error) = house.post(ACME, "/v1/workspaces", json!({})).await;
+    assert!(
+        status == 429 && error["error"].as_str().unwrap().contains("quota of bytes"),
+        "{error}"
+    );
+    let (_, snapshots) = house.get(ACME, "/v1/snapshots").await;
+    let restore = json!({ "snapshot_id": snapshots["rows"][0]["id"] });
+    let (status, restored) = house.post(ACME, &format!("{path}/restore"), restore).await;
+    assert_eq!(status, 200, "{restored}");
+    assert_eq!(house.says(&one, "ls").await, "first\n", "there is room again");
+}
+
+#[tokio::test]
+async fn downloads_that_nobody_reads_hold_no_more_than_their_share() {
+    let house = House::new().await;
+    let one = house.workspace(json!({})).await;
+    house.says(&one, "head -c 60000000 /dev/urandom > big").await;
+    let snapshot = house.snapshot(&one, "big").await;
+    let path = format!("/v1/snapshots/{}/tar", id(&snapshot));
+    let mut open = Vec::new();
+    let refused = loop {
+        let response = house.request(ACME, Method::GET, &path).send().await.unwrap();
+        if response.status() != 200 {
+            break response;
+        }
+        open.push(response);
+    };
+    assert_eq!((refused.status().as_u16(), open.len()), (429, 8));
+    drop(open);
+    eventually("the others may read again", async || {
+        house.request(ACME, Method::GET, &path).send().await.unwrap().status() == 200
     })
     .await;
 }

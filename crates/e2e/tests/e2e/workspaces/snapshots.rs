@@ -212,8 +212,10 @@ async fn manifests_differences_and_archives_tell_the_same() {
     let (_, manifest) = house.get(ACME, &format!("/v1/snapshots/{}/manifest", id(&first))).await;
     assert_eq!(manifest["kind"], "incremental");
     let entries = manifest["entries"].as_array().unwrap();
+    let output = manifest["output"].as_array().unwrap();
     let told: Vec<_> = entries
         .iter()
+        .chain(output)
         .map(|entry| {
             format!("{} {} {}", entry["root"], entry["type"], entry["path"]).replace('"', "")
         })
