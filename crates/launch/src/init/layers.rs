@@ -7,6 +7,7 @@ use std::ffi::CString;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -71,6 +72,12 @@ fn make(name: &str) -> Result<(), Fault> {
 }
 
 fn half(path: &str, access: Access) -> Result<OwnedFd, Fault> {
+    let mode = fs::symlink_metadata(path).at(format!("find {path}"))?.mode();
+    if mode & 0o700 != 0o700 {
+        // A former command shut itself out: the next one could not even be started there.
+        let open = fs::Permissions::from_mode((mode & 0o7777) | 0o700);
+        fs::set_permissions(path, open).at(format!("open {path}"))?;
+    }
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let half = open_tree(CWD, path, flags).at(format!("find {path}"))?;
     if access == Access::ReadOnly {

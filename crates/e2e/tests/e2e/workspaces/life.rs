@@ -260,3 +260,16 @@ async fn a_flavor_that_went_away_is_told() {
     let text = "bad request: flavor \"tools\" is no longer available on this server";
     assert_eq!((status, &error["error"]), (400, &json!(text)));
 }
+
+#[tokio::test]
+async fn a_workspace_closed_to_its_own_user_is_open_again_for_the_next_command() {
+    let house = House::new().await;
+    let made = house.workspace(json!({})).await;
+    house.says(&made, "echo in > file; chmod 0 /workspace /output").await;
+    assert_eq!(house.says(&made, "cat file; touch /output/also; ls /output").await, "in\nalso\n");
+    let snapshot = house.snapshot(&made, "closed").await;
+    house.says(&made, "chmod 0 /workspace /output").await;
+    let fork = house.restored(&house.snapshot(&made, "closed again").await).await;
+    assert_eq!(house.says(&fork, "cat file").await, "in\n");
+    assert_eq!(house.says(&house.restored(&snapshot).await, "cat file").await, "in\n");
+}
