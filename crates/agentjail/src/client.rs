@@ -19,17 +19,23 @@ use show::Show;
 /// Where the server is, and how to show what it says.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The server [default: AGENTJAIL_URL, `url` of ~/.config/agentjail/config.toml, or http://127.0.0.1:7000]
-    #[arg(long, global = true, env = "AGENTJAIL_URL", value_name = "URL", help_heading = "Server")]
+    #[arg(
+        long,
+        global = true,
+        env = "AGENTJAIL_URL",
+        value_name = "URL",
+        help_heading = "Server",
+        help = "The server [default: `url` of ~/.config/agentjail/config.toml, or http://127.0.0.1:7000]"
+    )]
     url: Option<String>,
-    /// The API key [default: AGENTJAIL_KEY, or `key` of that file]
     #[arg(
         long,
         global = true,
         env = "AGENTJAIL_KEY",
         hide_env_values = true,
         value_name = "KEY",
-        help_heading = "Server"
+        help_heading = "Server",
+        help = "The API key [default: `key` of that file]"
     )]
     key: Option<String>,
     /// Print JSON, also on a terminal

@@ -1,7 +1,7 @@
 //! `agentjail flavors`: runtimes in the state directory, which jails are given read-only.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,7 +12,7 @@ use snapshot::{UnpackLimits, Whiteouts};
 use crate::serve::state_dir_of;
 
 /// More than a runtime has, and less than a disk.
-const LIMITS: UnpackLimits = UnpackLimits { entries: 2_000_000, bytes: 64 << 30 };
+pub(crate) const LIMITS: UnpackLimits = UnpackLimits { entries: 2_000_000, bytes: 64 << 30 };
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -51,7 +51,7 @@ pub(crate) struct Remove {
 pub(crate) struct At {
     /// The server's state directory [default: as of `agentjail serve`]
     #[arg(long, env = "AGENTJAIL_STATE_DIR", value_name = "DIR")]
-    state_dir: Option<String>,
+    pub(crate) state_dir: Option<String>,
 }
 
 pub(crate) fn flavors(command: Command) -> anyhow::Result<ExitCode> {
@@ -59,7 +59,7 @@ pub(crate) fn flavors(command: Command) -> anyhow::Result<ExitCode> {
         Command::Add(add) => self::add(&add)?,
         Command::List(at) => {
             for (name, path) in control::flavors::list(&directory(&at)?)? {
-                println!("{name}\t{}", path.display());
+                writeln!(io::stdout(), "{name}\t{}", path.display())?;
             }
         }
         Command::Remove(Remove { name, at }) => {
@@ -87,7 +87,7 @@ fn add(add: &Add) -> anyhow::Result<()> {
         put_away(&target)?;
     }
     fs::rename(&made, &target)?;
-    println!("{}\t{}", add.name, target.display());
+    writeln!(io::stdout(), "{}\t{}", add.name, target.display())?;
     Ok(())
 }
 
@@ -106,20 +106,21 @@ fn fill(target: &Path, from: &Path) -> anyhow::Result<()> {
             written.context("it could not be read")
         });
     }
-    let mut file = fs::File::open(from)?;
-    let mut magic = [0; 2];
-    let gzip = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
-    io::Seek::rewind(&mut file)?;
-    let unpacked = if gzip {
-        snapshot::unpack(flate2::read::MultiGzDecoder::new(file), target, Whiteouts::Kept, LIMITS)
-    } else {
-        snapshot::unpack(file, target, Whiteouts::Kept, LIMITS)
-    };
+    let unpacked = snapshot::unpack(archive(from)?, target, Whiteouts::Kept, LIMITS);
     let unpacked = unpacked.context("not a tar archive, plain or gzip, that can be unpacked")?;
     if unpacked.entries == 0 {
         bail!("the archive is empty");
     }
     Ok(())
+}
+
+/// Opens a tar archive, plain or gzip.
+pub(crate) fn archive(path: &Path) -> io::Result<Box<dyn Read>> {
+    let mut file = fs::File::open(path)?;
+    let mut magic = [0; 2];
+    let gzip = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
+    io::Seek::rewind(&mut file)?;
+    Ok(if gzip { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) })
 }
 
 /// Archives of runtimes often have one directory at their top, and single programs have no `bin/`.
@@ -158,7 +159,7 @@ fn give_bin(made: &Path) -> anyhow::Result<()> {
 }
 
 /// Out of sight at once; a jail that has it mounted keeps it until it ends.
-fn put_away(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn put_away(path: &Path) -> anyhow::Result<()> {
     if path.is_symlink() {
         return Ok(fs::remove_file(path)?);
     }

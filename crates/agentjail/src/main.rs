@@ -4,6 +4,7 @@ mod attack;
 mod client;
 mod doctor;
 mod flavors;
+mod images;
 mod run;
 mod serve;
 mod terminal;
@@ -34,6 +35,9 @@ enum Command {
     /// Add, list and remove the runtimes that jails can be given
     #[command(subcommand)]
     Flavors(flavors::Command),
+    /// Root file systems that jails can have in place of the machine's: add, list, remove
+    #[command(subcommand)]
+    Images(images::Command),
     /// Tell what this machine can enforce, what is missing, and how to get it
     Doctor(doctor::Flags),
     /// Attempt something that a jail must refuse. For `doctor --attack`, which runs it inside one
@@ -76,6 +80,7 @@ fn act(global: &client::Global, command: Command) -> anyhow::Result<ExitCode> {
         Command::Run(flags) => run::run(*flags),
         Command::Client(command) => client::run(global, command),
         Command::Flavors(command) => flavors::flavors(command),
+        Command::Images(command) => images::images(command),
         Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Attempt { line, arguments } => Ok(attack::attempt(&line, &arguments)),
         Command::Completions { shell } => {

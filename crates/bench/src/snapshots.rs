@@ -1,6 +1,6 @@
 //! Snapshots, forks and restores through the API, beside what people use instead.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -251,7 +251,7 @@ fn remove(path: &Path) {
     if path.is_dir() {
         drop(std::fs::remove_dir_all(path));
     } else {
-        drop(std::fs::remove_file::<PathBuf>(path.to_owned()));
+        drop(std::fs::remove_file(path));
     }
 }
 

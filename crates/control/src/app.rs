@@ -41,6 +41,7 @@ pub(crate) struct Parts {
     pub(crate) settings: identity::Settings,
     pub(crate) persistence: Persistence,
     pub(crate) flavors: std::path::PathBuf,
+    pub(crate) images: std::path::PathBuf,
     pub(crate) cors_origins: Vec<String>,
 }
 
@@ -68,6 +69,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/whoami", get(identity::whoami))
         .route("/v1/config", get(identity::config))
         .route("/v1/flavors", get(identity::flavors))
+        .route("/v1/images", get(identity::images))
         .route("/v1/credentials", get(credentials::list).post(credentials::put))
         .route("/v1/credentials/{service}", delete(credentials::remove))
         .route("/v1/sessions", get(sessions::list).post(sessions::create))

@@ -163,6 +163,7 @@ fn cors(origins: &[String]) -> CorsLayer {
 impl From<crate::exec::ExecError> for ApiError {
     fn from(error: crate::exec::ExecError) -> Self {
         use crate::exec::flavors::FlavorError;
+        use crate::exec::images::ImageError;
         use crate::exec::{AskError, ExecError as E};
         use crate::network::SteerError;
         match &error {
@@ -174,11 +175,13 @@ impl From<crate::exec::ExecError> for ApiError {
             }
             E::Ended(_) | E::Ask(_) => Self::new(Kind::Conflict, error),
             E::TooMany | E::Quota(_) => Self::new(Kind::TooMany, error),
-            E::Plan(_)
+            E::Image(ImageError::Unknown(_))
+            | E::Plan(_)
             | E::TooLittleMemory
             | E::NoRuntime(..)
             | E::Flavor(FlavorError::Unknown(_)) => Self::new(Kind::Invalid, error),
-            E::Flavor(FlavorError::Read(_))
+            E::Image(ImageError::Read(_) | ImageError::About(_))
+            | E::Flavor(FlavorError::Read(_))
             | E::Spawn(_)
             | E::Network(_)
             | E::Ledger(_)

@@ -9,10 +9,15 @@
 //! goes away the owner kills the jail and closes its row all the same.
 
 mod ask;
+mod birth;
 mod capture;
+mod error;
 pub mod flavors;
 mod held;
 mod host_ids;
+pub mod images;
+mod job;
+mod live;
 mod meter;
 mod options;
 mod owner;
@@ -21,12 +26,13 @@ mod result;
 mod service;
 
 pub(crate) use ask::{AskError, Asker};
+pub(crate) use error::ExecError;
 pub(crate) use held::Held;
+pub(crate) use job::{Code, Ground, Job, Program, SessionAccess};
+pub(crate) use live::Live;
 pub(crate) use options::{ExecOptions, NetworkSpec, SeccompSpec, Settings, policy};
 pub(crate) use owner::{Cut, Event, Input};
 pub(crate) use places::{Place, Places};
 pub(crate) use result::{ExecResult, ResourceStats};
 pub use result::{NetworkUse, RefusedUse};
-pub(crate) use service::{
-    Begun, Code, ExecError, Executor, ExecutorParts, Ground, Job, Live, Program, SessionAccess,
-};
+pub(crate) use service::{Begun, Executor, ExecutorParts};

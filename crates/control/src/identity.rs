@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::caller::{Caller, Role};
 use crate::edge::internal;
-use crate::exec::flavors as found_flavors;
+use crate::exec::{flavors as found_flavors, images as found_images};
 
 /// What `GET /v1/config` tells of the listeners.
 #[derive(Debug, Clone)]
@@ -104,6 +104,14 @@ pub(crate) struct Flavor {
     name: String,
 }
 
+/// A root file system that a jail can have.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ImageView {
+    name: String,
+    /// Of its manifest.
+    digest: String,
+}
+
 /// `GET /v1/whoami`
 #[utoipa::path(get, path = "/v1/whoami", tag = "identity", responses(
     (status = 200, description = "Tenant and role of the key", body = Whoami),
@@ -167,4 +175,18 @@ pub(crate) async fn flavors(
 ) -> Result<Json<Vec<Flavor>>, ApiError> {
     let found = found_flavors::list(&app.flavors).map_err(internal)?;
     Ok(Json(found.into_iter().map(|(name, _)| Flavor { name }).collect()))
+}
+
+/// `GET /v1/images`
+#[utoipa::path(get, path = "/v1/images", tag = "identity", responses(
+    (status = 200, description = "Root file systems that a jail can have, by name", body = [ImageView]),
+))]
+pub(crate) async fn images(
+    State(app): State<App>,
+    _caller: Caller,
+) -> Result<Json<Vec<ImageView>>, ApiError> {
+    let found = found_images::list(&app.images).map_err(internal)?;
+    let view =
+        |image: found_images::Image| ImageView { name: image.name, digest: image.about.digest };
+    Ok(Json(found.into_iter().map(view).collect()))
 }

@@ -125,12 +125,11 @@ impl Layers {
         let chain = self.chain(Some(top)).await?;
         let mut totals = None;
         for n in (0..chain.layers.len()).rev() {
-            totals = Some(match &chain.layers[n].totals {
-                Some(totals) => totals.clone(),
-                None => {
-                    let (this, id) = (self.clone(), chain.layers[n].id.clone());
-                    self.0.tasks.spawn(async move { this.index_one(&id).await }).await??
-                }
+            totals = Some(if let Some(totals) = &chain.layers[n].totals {
+                totals.clone()
+            } else {
+                let (this, id) = (self.clone(), chain.layers[n].id.clone());
+                self.0.tasks.spawn(async move { this.index_one(&id).await }).await??
             });
         }
         totals.ok_or(LayerError::Missing)

@@ -36,7 +36,7 @@ mod workspaces;
 pub use config::{
     BaseUrl, BaseUrlError, Config, ExecConfig, Persistence, Quotas, SnapshotRetention,
 };
-pub use exec::{NetworkUse, RefusedUse, flavors};
+pub use exec::{NetworkUse, RefusedUse, flavors, images};
 pub use keys::{ApiKeys, KeyError};
 pub use openapi::document as openapi_document;
 pub use serve::{ServeError, serve};

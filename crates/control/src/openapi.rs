@@ -29,7 +29,7 @@ pub(crate) struct ErrorBody {
     security(("api_key" = [])),
     paths(
         public::healthz, public::stats, public::metrics, serve,
-        identity::whoami, identity::config, identity::flavors,
+        identity::whoami, identity::config, identity::flavors, identity::images,
         credentials::put, credentials::list, credentials::remove,
         sessions::create, sessions::list, sessions::get, sessions::close, sessions::exec, sessions::run,
         runs::create, runs::stream, runs::fork,

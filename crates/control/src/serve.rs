@@ -158,6 +158,7 @@ fn app(
         proxy_url: config.proxy_base_url.clone(),
         dialler: config.dialler.clone(),
         flavors: config.state.flavors(),
+        images: config.state.images(),
         config: config.exec,
         metrics: metrics.clone(),
     });
@@ -178,6 +179,7 @@ fn app(
         }),
         live: live.clone(),
         flavors: config.state.flavors(),
+        images: config.state.images(),
         quotas,
         admission: tokio::sync::Mutex::default(),
     });
@@ -210,6 +212,7 @@ fn app(
         },
         persistence: config.persistence.clone(),
         flavors: config.state.flavors(),
+        images: config.state.images(),
         cors_origins: config.cors_origins.clone(),
     })
 }

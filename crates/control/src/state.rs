@@ -75,6 +75,11 @@ impl StateDir {
         self.path.join("flavors")
     }
 
+    /// Root file systems.
+    pub fn images(&self) -> PathBuf {
+        self.path.join("images")
+    }
+
     /// The vault under this directory's master key, which is made at first use.
     pub fn vault(&self) -> Result<Vault, StateError> {
         let path = self.path.join("master.key");

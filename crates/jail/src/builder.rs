@@ -60,6 +60,7 @@ impl Jail {
                 workspace: Tree::Fresh { bytes: 1 << 30, access: Access::ReadOnly },
                 output: Tree::Fresh { bytes: 1 << 30, access: Access::ReadWrite },
                 layers: None,
+                image: None,
                 code: None,
                 flavors: Vec::new(),
                 network: Network::default(),
@@ -156,6 +157,12 @@ impl Builder {
         self.start.workspace = Tree::Layered { access: Access::ReadWrite };
         self.start.output = Tree::Layered { access: Access::ReadWrite };
         self.start.layers = Some(layers);
+        self
+    }
+
+    /// A root file system, read-only, in place of the machine's system directories.
+    pub fn image(mut self, root: impl Into<PathBuf>) -> Self {
+        self.start.image = Some(root.into());
         self
     }
 

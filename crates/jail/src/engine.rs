@@ -75,6 +75,9 @@ pub struct Start {
     pub output: Tree,
     /// What [`Tree::Layered`] shows a part of.
     pub layers: Option<Layers>,
+    /// A root file system, read-only, in place of the machine's system directories: one that was made
+    /// ready with [`IMAGE_DIRECTORIES`](crate::IMAGE_DIRECTORIES) and [`IMAGE_FILES`](crate::IMAGE_FILES).
+    pub image: Option<PathBuf>,
     /// A file name and its content, put into a fresh workspace.
     pub code: Option<(String, String)>,
     pub flavors: Vec<(String, PathBuf)>,
@@ -285,6 +288,7 @@ fn spec(jail: u64, start: &Start) -> Spec {
         workspace: start.workspace.clone(),
         output: start.output.clone(),
         layers: start.layers.clone(),
+        image: start.image.clone(),
         code: start.code.as_ref().map(|(name, _)| name.clone()),
         flavors: start.flavors.clone(),
         network: start.network.clone(),

@@ -78,8 +78,8 @@ pub use jail::{Jail, Outcome, Running};
 pub use launch::cgroup::Statistics;
 pub use launch::fault::STEPS;
 pub use launch::message::{
-    Access, Command, Enforcement, Exit, Fault, Layers, Limits, Listener, Local, Network, Offers,
-    Pool, Profile, TerminalSize, Transport, Tree, WORKSPACE,
+    Access, Command, Enforcement, Exit, Fault, IMAGE_DIRECTORIES, IMAGE_FILES, Layers, Limits,
+    Listener, Local, Network, Offers, Pool, Profile, TerminalSize, Transport, Tree, WORKSPACE,
 };
 pub use launch::mutation::Protection;
 pub use launch::{Role, run as run_launcher};

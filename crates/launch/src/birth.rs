@@ -215,10 +215,13 @@ impl Birthplace {
         rustix::thread::set_thread_res_uid(None, user, None).at("change the effective user")
     }
 
-    /// Detached copies of the host directories a spec names: workspace, output, flavors, layers.
+    /// Detached copies of the host directories a spec names: image, workspace, output, flavors, layers.
     fn trees(&self, spec: &Spec) -> Result<Vec<OwnedFd>, Fault> {
         let owner = if self.root { (spec.host_id, spec.host_id) } else { self.own };
         let mut trees = Vec::new();
+        if let Some(image) = &spec.image {
+            trees.push(self.host_tree(image, Access::ReadOnly, owner)?);
+        }
         for tree in [&spec.workspace, &spec.output] {
             if let Tree::Host { path, access } = tree {
                 trees.push(self.host_tree(path, *access, owner)?);

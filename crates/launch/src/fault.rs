@@ -6,9 +6,9 @@
 use crate::message::Fault;
 
 /// The steps between a request and its command's `exec` that can be made to fail.
-pub const STEPS: [&str; 18] = [
+pub const STEPS: [&str; 19] = [
     "clone", "cgroup", "limits", "tree", "assign", "user", "template", "proc", "mounts", "pivot",
-    "network", "join", "confine", "filter", "attach", "layers", "landlock", "report",
+    "network", "join", "confine", "filter", "attach", "image", "layers", "landlock", "report",
 ];
 
 #[cfg(feature = "mutations")]

@@ -22,6 +22,7 @@ mod attempts;
 mod command;
 mod confine;
 mod house;
+mod image;
 mod layers;
 mod network;
 mod orders;

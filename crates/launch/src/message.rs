@@ -101,6 +101,9 @@ pub struct Spec {
     pub output: Tree,
     /// What [`Tree::Layered`] shows a part of.
     pub layers: Option<Layers>,
+    /// A root file system, read-only, in place of the machine's system directories. It has the
+    /// directories and files of [`IMAGE_DIRECTORIES`] and [`IMAGE_FILES`].
+    pub image: Option<PathBuf>,
     /// A file to put into the workspace before it is closed to writing.
     pub code: Option<String>,
     /// Read-only trees at `/opt/flavors/<name>`.
@@ -145,6 +148,13 @@ pub struct Layers {
     /// Holds `files`, the tree that is written to, and `work`, which the kernel needs.
     pub upper: PathBuf,
 }
+
+/// What every jail has, mounted by us: an image has a directory for each.
+pub const IMAGE_DIRECTORIES: [&str; 7] =
+    ["proc", "dev", "tmp", "workspace", "output", "home/agent", "opt/flavors"];
+
+/// What tells a jail its own name and those of others: an image has a file for each.
+pub const IMAGE_FILES: [&str; 3] = ["etc/hosts", "etc/hostname", "etc/resolv.conf"];
 
 /// More trees than this are not mounted over each other: a message carries no more descriptors.
 pub const MOST_LAYERS: usize = 128;

@@ -12,6 +12,8 @@ pub(crate) struct Shape {
     pub(crate) workspace: Place,
     pub(crate) output: Place,
     pub(crate) tmp: u64,
+    /// Whether it will have a root of its own.
+    pub(crate) image: bool,
 }
 
 /// What stands at `/workspace` or `/output`.
@@ -62,11 +64,13 @@ impl Shape {
             workspace,
             output,
             tmp: spec.limits.tmp_bytes,
+            image: spec.image.is_some(),
         }
     }
 
     /// Whether all that is mounted is known already: then Landlock can be, too.
     pub(crate) fn is_whole(&self) -> bool {
-        [self.workspace, self.output].iter().all(|place| matches!(place.ground, Ground::Fresh(_)))
+        let fresh = |place: &Place| matches!(place.ground, Ground::Fresh(_));
+        !self.image && [self.workspace, self.output].iter().all(fresh)
     }
 }

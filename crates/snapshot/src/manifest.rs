@@ -232,7 +232,7 @@ mod tests {
             entry("a//b"),
             setuid,
         ] {
-            let (_directory, path, hash) = written(&[forged.clone()]);
+            let (_directory, path, hash) = written(std::slice::from_ref(&forged));
             assert!(matches!(read(&path, hash), Err(ManifestError::Malformed(_))), "{forged:?}");
         }
         let (_directory, path, hash) = written(&[entry("b"), entry("a")]);

@@ -298,7 +298,7 @@ mod tests {
         trees.make(&id, None, true).unwrap();
         let closed = trees.files(&id).join("workspace/closed");
         fs::create_dir_all(closed.join("in")).unwrap();
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o0)).unwrap();
         trees.remove(&id).unwrap();
         assert!(
             !trees.directory(&id).exists() && fs::read_dir(&trees.trash).unwrap().next().is_none()

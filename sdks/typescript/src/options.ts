@@ -16,5 +16,6 @@ export function execOptions(params: Limits): Record<string, unknown> {
     cpu_percent: params.cpuPercent,
     max_pids: params.maxPids,
     flavors: params.flavors,
+    image: params.image,
   });
 }

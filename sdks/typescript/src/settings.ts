@@ -1,5 +1,5 @@
 import type { Http, RequestOptions } from "./http.js";
-import type { Flavor, SettingsSnapshot, Whoami } from "./types.js";
+import type { Flavor, Image, SettingsSnapshot, Whoami } from "./types.js";
 
 /** How the server is set up, and who it takes you for. */
 export class Settings {
@@ -21,5 +21,10 @@ export class Settings {
   /** Runtimes that can be put into a jail. */
   flavors(options?: RequestOptions): Promise<Flavor[]> {
     return this.#http.request("GET", "/v1/flavors", options);
+  }
+
+  /** Root file systems that a jail can have. */
+  images(options?: RequestOptions): Promise<Image[]> {
+    return this.#http.request("GET", "/v1/images", options);
   }
 }

@@ -121,6 +121,8 @@ export interface ExecOptions {
   maxPids?: number;
   /** Runtimes to put in, by name. */
   flavors?: string[];
+  /** A root file system in place of the server's system directories, by name. */
+  image?: string;
 }
 
 export interface RunRequest extends ExecOptions {
@@ -198,6 +200,7 @@ export interface JailConfigSnapshot {
   cpu_percent: number;
   max_pids: number;
   flavors?: string[];
+  image?: string;
   git_repo?: string;
   git_ref?: string;
 }
@@ -256,6 +259,13 @@ export interface Flavor {
   name: string;
 }
 
+/** A root file system that a jail can have. */
+export interface Image {
+  name: string;
+  /** Of its manifest, as `sha256:…`. */
+  digest: string;
+}
+
 export interface ProviderInfo {
   service_id: ServiceId;
   upstream_base: string;
@@ -289,6 +299,7 @@ export interface WorkspaceSpec {
   seccomp: SeccompSpec;
   idle_timeout_secs: number;
   flavors?: string[];
+  image?: string;
 }
 
 /** A host name, and where the gateway sends its requests: exactly one of the two. */

@@ -56,7 +56,7 @@ test("each method sends what its route expects", async () => {
     [() => aj.runs.fork({ parentCode: "p", childCode: "c" }), "POST", "/v1/runs/fork", { parent_code: "p", child_code: "c" }],
     [() => aj.sessions.run("sess_1", { code: "1", git: { repo: "https://h/a" } }), "POST", "/v1/sessions/sess_1/runs", { code: "1", git: { repo: "https://h/a" } }],
     [() => aj.workspaces.create(), "POST", "/v1/workspaces", {}],
-    [() => aj.workspaces.create({ git: { repo: "https://h/a", ref: "main" }, label: "ci", memoryMb: 1, timeoutSecs: 2, idleTimeoutSecs: 0, domains: [{ domain: "a.b", vm_port: 1 }], flavors: ["nodejs"], ...options }), "POST", "/v1/workspaces", { git: { repo: "https://h/a", ref: "main" }, label: "ci", memory_mb: 1, timeout_secs: 2, idle_timeout_secs: 0, domains: [{ domain: "a.b", vm_port: 1 }], flavors: ["nodejs"], ...wire }],
+    [() => aj.workspaces.create({ git: { repo: "https://h/a", ref: "main" }, label: "ci", memoryMb: 1, timeoutSecs: 2, idleTimeoutSecs: 0, domains: [{ domain: "a.b", vm_port: 1 }], flavors: ["nodejs"], image: "debian", ...options }), "POST", "/v1/workspaces", { git: { repo: "https://h/a", ref: "main" }, label: "ci", memory_mb: 1, timeout_secs: 2, idle_timeout_secs: 0, domains: [{ domain: "a.b", vm_port: 1 }], flavors: ["nodejs"], image: "debian", ...wire }],
     [() => aj.workspaces.list(), "GET", "/v1/workspaces"],
     [() => aj.workspaces.list({ limit: 10, offset: 20 }), "GET", "/v1/workspaces?limit=10&offset=20"],
     [() => aj.workspaces.list({ q: "a b" }), "GET", "/v1/workspaces?q=a+b"],
@@ -87,6 +87,7 @@ test("each method sends what its route expects", async () => {
     [() => aj.settings.get(), "GET", "/v1/config"],
     [() => aj.settings.whoami(), "GET", "/v1/whoami"],
     [() => aj.settings.flavors(), "GET", "/v1/flavors"],
+    [() => aj.settings.images(), "GET", "/v1/images"],
   ];
   for (const [call, method, path, body] of expected) {
     await call();

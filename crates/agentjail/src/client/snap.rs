@@ -90,7 +90,7 @@ pub(super) async fn run(connection: &Connection, show: &Show, command: Snap) -> 
                 ("BLAKE3", "hash"),
                 ("PATH", "path"),
             ];
-            let both = ["entries", "output"].iter().flat_map(|field| manifest[field].as_array());
+            let both = ["entries", "output"].iter().filter_map(|field| manifest[field].as_array());
             let all: Vec<Value> = both.flatten().cloned().collect();
             show.list(&Value::Array(all), &columns);
         }

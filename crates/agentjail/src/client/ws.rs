@@ -20,7 +20,7 @@ const COLUMNS: [Column; 6] = [
 #[derive(Debug, Subcommand)]
 pub(crate) enum Ws {
     /// Make one
-    Create(Create),
+    Create(Box<Create>),
     /// List them, newest first
     #[command(visible_alias = "ls")]
     List(Page),
@@ -112,7 +112,7 @@ pub(crate) struct Create {
 pub(super) async fn run(connection: &Connection, show: &Show, command: Ws) -> anyhow::Result<()> {
     match command {
         Ws::Create(create) => {
-            let made = connection.post("/v1/workspaces", &body(create)?).await?;
+            let made = connection.post("/v1/workspaces", &body(*create)?).await?;
             show.made(&made, made["label"].as_str().unwrap_or_default());
         }
         Ws::List(page) => {

@@ -54,11 +54,11 @@ pub fn find(directory: &Path, names: &[String]) -> Result<Vec<(String, PathBuf)>
     names.iter().map(find).collect()
 }
 
-/// The search path inside a jail: each flavor's `bin/` first, in order.
-pub(crate) fn search_path(flavors: &[(String, PathBuf)]) -> String {
+/// The search path inside a jail: each flavor's `bin/` first, in order; then an image's own, or the usual.
+pub(crate) fn search_path(flavors: &[(String, PathBuf)], image: Option<&str>) -> String {
     let bins = flavors.iter().filter(|(_, path)| path.join("bin").is_dir());
     bins.map(|(name, _)| format!("/opt/flavors/{name}/bin"))
-        .chain(["/usr/local/bin".into(), "/usr/bin".into(), "/bin".into()])
+        .chain([image.unwrap_or("/usr/local/bin:/usr/bin:/bin").to_owned()])
         .collect::<Vec<_>>()
         .join(":")
 }

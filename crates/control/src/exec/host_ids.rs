@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use ids::TenantId;
 use store::Store;
 
-use super::service::ExecError;
+use super::error::ExecError;
 
 /// Users of the range: as many tenants as one server will ever see.
 const RANGE: u32 = 1 << 20;

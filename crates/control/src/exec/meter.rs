@@ -10,7 +10,7 @@ use ids::{TenantId, TreeId};
 use snapshot::Measured;
 use store::Store;
 
-use super::service::{Ground, Job};
+use super::job::{Ground, Job};
 use crate::layers::{LayerError, blocking};
 
 /// Between two measurements; and how many times as long as one takes.

@@ -40,6 +40,8 @@ pub(crate) struct ExecOptions {
     pub(crate) max_pids: Option<u64>,
     /// Runtimes to put in, by name: see `GET /v1/flavors`.
     pub(crate) flavors: Option<Vec<String>>,
+    /// A root file system in place of the server's system directories, by name: see `GET /v1/images`.
+    pub(crate) image: Option<String>,
 }
 
 /// What a jail may reach.
@@ -91,6 +93,7 @@ pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) seccomp: SeccompSpec,
     pub(crate) flavors: Vec<String>,
+    pub(crate) image: Option<String>,
     network: NetworkSpec,
 }
 
@@ -130,6 +133,7 @@ impl ExecOptions {
             mode: mode(&network)?,
             seccomp: self.seccomp.unwrap_or(SeccompSpec::Standard),
             flavors,
+            image: self.image,
             network,
         })
     }
@@ -148,6 +152,7 @@ impl Settings {
             mode: Mode::None,
             seccomp: SeccompSpec::Standard,
             flavors: Vec::new(),
+            image: None,
             network: NetworkSpec::None,
         }
     }
@@ -174,6 +179,9 @@ impl Settings {
         }
         if !self.flavors.is_empty() {
             shown["flavors"] = json!(self.flavors);
+        }
+        if let Some(image) = &self.image {
+            shown["image"] = json!(image);
         }
         shown
     }

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::ask::{Ask, answer};
 use super::capture::{Head, Lines};
 use super::held::Held;
+use super::live::{Live, LiveRows};
 use super::meter::Meter;
 use super::places::Place;
 use super::result::{ExecResult, NetworkUse, ResourceStats, signal_name};
-use super::service::{Live, LiveRows};
 use crate::metrics::Metrics;
 use crate::network::Served;
 
@@ -84,17 +84,46 @@ pub(super) struct Owned {
     pub(super) running: Running,
     pub(super) served: Served,
     pub(super) asks: mpsc::Receiver<Ask>,
-    pub(super) id: i64,
-    pub(super) listed: bool,
     pub(super) stdin: Option<Input>,
-    pub(super) held: Held,
     pub(super) timeout: Duration,
     pub(super) output_limit: usize,
-    pub(super) store: Store,
-    pub(super) live: LiveRows,
     pub(super) metrics: Metrics,
     pub(super) place: Place,
+    pub(super) books: Books,
+}
+
+/// What is written down of a job, and what it was lent.
+#[derive(Debug)]
+pub(super) struct Books {
+    pub(super) id: i64,
+    pub(super) listed: bool,
+    pub(super) held: Held,
     pub(super) meter: Option<Meter>,
+    pub(super) store: Store,
+    pub(super) live: LiveRows,
+}
+
+impl Books {
+    /// Gives back what was lent when nothing of the jail is left, and closes the row.
+    async fn close(self, jail: &mut Jail, row: impl FnOnce(&Live) -> JailEnd) {
+        let Self { id, listed, held, meter, store, live } = self;
+        if !held.is_empty() {
+            jail.gone().await;
+        }
+        if let Some(meter) = meter {
+            meter.note().await;
+        }
+        let row = row(&live.remove(id));
+        // Before the caller hears: what was acknowledged is in the ledger.
+        drop(held);
+        if let (true, Err(error)) = (listed, store.end_jail(id, Timestamp::now(), &row).await) {
+            tracing::error!(
+                jail.id = id,
+                error = &error as &dyn std::error::Error,
+                "row not closed"
+            );
+        }
+    }
 }
 
 /// Which of the two output streams.
@@ -121,18 +150,14 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
         running,
         mut served,
         mut asks,
-        id,
-        listed,
         stdin,
-        held,
         timeout: timeout_after,
         output_limit,
-        store,
-        live,
         metrics,
         place,
-        meter,
+        books,
     } = owned;
+    let (id, live) = (books.id, books.live.clone());
     let Running { mut jail, pipes, enforced, .. } = running;
     sink.send(Event::Started { pid: jail.pid() }).await;
     let (mut out, mut err) = (Head::new(output_limit), Head::new(output_limit));
@@ -151,7 +176,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     });
     let mut output_ended = false;
     let (outcome, ended) = {
-        let asked = (&mut served, &mut asks, meter.as_ref());
+        let asked = (&mut served, &mut asks, books.meter.as_ref());
         let mut end =
             std::pin::pin!(end(&mut jail, timeout_after, &mut sink, id, &live, stop, asked));
         tokio::select! {
@@ -170,22 +195,9 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
         let limit = if sink.is_stream() { ROW_WAITS } else { DRAIN };
         output_ended = timeout(limit, output.as_mut()).await.is_ok();
     }
-    if !held.is_empty() {
-        // What was lent to the jail is not given back before nothing of it is left.
-        jail.gone().await;
-    }
-    if let Some(meter) = meter {
-        meter.note().await;
-    }
-    let last = live.remove(id);
-    let row = row(&outcome, &enforced, &last, &ended, network.as_ref());
-    // Before the caller hears: what was acknowledged is in the ledger.
-    drop(held);
+    books.close(&mut jail, |last| row(&outcome, &enforced, last, &ended, network.as_ref())).await;
     // Whoever asks from now on, or has asked and waits, hears that it has ended: all of it.
     drop(asks);
-    if let (true, Err(error)) = (listed, store.end_jail(id, Timestamp::now(), &row).await) {
-        tracing::error!(jail.id = id, error = &error as &dyn std::error::Error, "row not closed");
-    }
     metrics.jail_ended(outcome.timed_out, outcome.oom_killed, ended != Ended::ByItself);
     if !output_ended && sink.is_stream() {
         // At the client's own pace, as long as it keeps one.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ids::TenantId;
 
-use super::service::ExecError;
+use super::error::ExecError;
 
 /// Counts those that run, and those that are about to. Cheap to clone.
 #[derive(Debug, Clone)]

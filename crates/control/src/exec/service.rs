@@ -1,211 +1,36 @@
 //! Admission, planning, and the birth of a job.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ids::{SessionId, TenantId};
-use jail::{
-    Access, Command, Enforcement, Engine, Layers, SpawnError, Start, Stdin, Tree, WORKSPACE,
-};
+use ids::TenantId;
+use jail::{Engine, Running, SpawnError};
 use jiff::Timestamp;
-use serde_json::json;
-use store::{JailEnd, JailKind, NewJail, Store, StoreError};
+use store::{JailEnd, JailKind, Store, StoreError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::ask::{Ask, AskError, Asker};
-use super::capture::Tail;
-use super::flavors::{self, FlavorError};
-use super::held::Held;
+use super::ask::Asker;
+use super::birth::{Brought, new_row, start_of};
+use super::error::ExecError;
+use super::flavors;
 use super::host_ids::HostIds;
+use super::images::{self, Image};
+use super::job::{Job, Program};
+use super::live::LiveRows;
 use super::meter::Meter;
-use super::options::{Settings, TREE_BYTES};
-use super::owner::{self, Cut, Event, Input, Owned, Sink};
+use super::options::Settings;
+use super::owner::{self, Books, Cut, Event, Owned, Sink};
 use super::places::{Place, Places};
-use super::result::{ExecResult, ResourceStats};
+use super::result::ExecResult;
 use crate::config::{BaseUrl, ExecConfig};
 use crate::metrics::Metrics;
-use crate::network::{self, PhantomAccess, Plan, PlanError};
+use crate::network::{self, PhantomAccess, Plan, Served};
 
 /// Events that may wait for a slow client. When they do, the jail's own output waits in its pipe.
 const EVENT_QUEUE: usize = 16;
-
-/// What to run, and for whom.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) tenant: TenantId,
-    pub(crate) kind: JailKind,
-    pub(crate) label: String,
-    pub(crate) program: Program,
-    pub(crate) session: Option<SessionAccess>,
-    pub(crate) settings: Settings,
-    /// More variables; the last word on a name counts.
-    pub(crate) environment: Vec<(String, String)>,
-    /// What the command reads; nothing if there is none.
-    pub(crate) stdin: Option<Input>,
-    pub(crate) ground: Ground,
-    /// The repository it is over, and its ref, for the ledger.
-    pub(crate) git: Option<(String, Option<String>)>,
-    /// More directories of the host, as flavors are put in.
-    pub(crate) directories: Vec<(String, PathBuf)>,
-    /// The row of the jail that this one was forked from.
-    pub(crate) parent: Option<i64>,
-    /// Whether it has a row in the ledger. What is done for a job, not asked for by a caller, has none.
-    pub(crate) listed: bool,
-    /// Let go of when nothing of the jail is left.
-    pub(crate) held: Held,
-    /// Taken before, for several jobs at once.
-    pub(crate) place: Option<Place>,
-    /// Through which others ask the owner; made before, so that they can from the first moment.
-    pub(crate) asks: Option<mpsc::Receiver<Ask>>,
-}
-
-impl Job {
-    /// A job in a fresh jail, with nothing more than it must have.
-    pub(crate) fn new(
-        tenant: TenantId,
-        kind: JailKind,
-        label: impl Into<String>,
-        program: Program,
-        settings: Settings,
-    ) -> Self {
-        Self {
-            tenant,
-            kind,
-            label: label.into(),
-            program,
-            session: None,
-            settings,
-            environment: Vec::new(),
-            stdin: None,
-            ground: Ground::default(),
-            git: None,
-            directories: Vec::new(),
-            parent: None,
-            listed: true,
-            held: Held::default(),
-            place: None,
-            asks: None,
-        }
-    }
-}
-
-/// What stands at `/workspace` and `/output`.
-#[derive(Debug, Clone, Default)]
-pub(crate) enum Ground {
-    /// Both fresh, the workspace closed to writing.
-    #[default]
-    Fresh,
-    /// Both parts of an overlay; `/output` is writable.
-    Layered { layers: Layers, workspace: Access },
-    /// The workspace fresh and closed, `/output` a part of an overlay.
-    LayeredOutput { layers: Layers },
-}
-
-/// A session as its jails get it.
-#[derive(Debug, Clone)]
-pub(crate) struct SessionAccess {
-    pub(crate) id: SessionId,
-    pub(crate) environment: Vec<(String, String)>,
-}
-
-#[derive(Debug)]
-pub(crate) enum Program {
-    Command { program: String, arguments: Vec<String> },
-    Code(Code),
-}
-
-/// A file and the runtime that runs it.
-#[derive(Debug, Clone)]
-pub(crate) struct Code {
-    pub(crate) runtime: &'static str,
-    pub(crate) file: &'static str,
-    /// `None` if it is in the workspace already.
-    pub(crate) text: Option<String>,
-}
-
-/// Why a job did not begin.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ExecError {
-    #[error("jail {0} has ended")]
-    Ended(i64),
-    #[error(transparent)]
-    Ask(#[from] AskError),
-    #[error("too many concurrent executions")]
-    TooMany,
-    #[error("quota of concurrent jails: the tenant may have {0} at once")]
-    Quota(u64),
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    #[error(transparent)]
-    Flavor(#[from] FlavorError),
-    #[error("the trees of a run could not be made")]
-    Layers(#[source] Box<crate::layers::LayerError>),
-    #[error("there is no `{0}` on the jail's PATH ({1}): choose a flavor that has it")]
-    NoRuntime(&'static str, String),
-    #[error("more tenants than host users to tell them apart: restart the server")]
-    NoHostId,
-    #[error("memory_mb: too little for a jail to start in")]
-    TooLittleMemory,
-    #[error("could not start the jail")]
-    Spawn(#[source] SpawnError),
-    #[error("could not serve the jail's network")]
-    Network(#[source] std::io::Error),
-    #[error("could not write to the ledger")]
-    Ledger(#[from] StoreError),
-    /// The owner ended without a result: the server is stopping.
-    #[error("the run was ended with the server")]
-    Stopped,
-}
-
-/// Live rows of the ledger, by id.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LiveRows(Arc<Mutex<Rows>>);
-
-type Rows = HashMap<i64, (Live, Option<Asker>)>;
-
-/// What a running row shows beyond what is stored.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Live {
-    pub(crate) stats: Option<ResourceStats>,
-    pub(crate) stdout: Tail,
-    pub(crate) stderr: Tail,
-}
-
-impl LiveRows {
-    pub(crate) fn get(&self, id: i64) -> Option<Live> {
-        self.lock().get(&id).map(|(live, _)| live.clone())
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.lock().len()
-    }
-
-    pub(super) fn update(&self, id: i64, change: impl FnOnce(&mut Live)) {
-        if let Some((live, _)) = self.lock().get_mut(&id) {
-            change(live);
-        }
-    }
-
-    pub(super) fn remove(&self, id: i64) -> Live {
-        self.lock().remove(&id).map(|(live, _)| live).unwrap_or_default()
-    }
-
-    fn insert(&self, id: i64, asker: Option<Asker>) {
-        self.lock().insert(id, (Live::default(), asker));
-    }
-
-    fn asker(&self, id: i64) -> Option<Asker> {
-        self.lock().get(&id).and_then(|(_, asker)| asker.clone())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Rows> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Runs jobs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -233,6 +58,7 @@ pub(crate) struct ExecutorParts {
     pub(crate) proxy_url: BaseUrl,
     pub(crate) dialler: egress::Dialler,
     pub(crate) flavors: PathBuf,
+    pub(crate) images: PathBuf,
     pub(crate) config: ExecConfig,
     pub(crate) metrics: Metrics,
 }
@@ -324,8 +150,9 @@ impl Executor {
         let settings = Settings::plain(&parts.config);
         let program = Program::Command { program: String::new(), arguments: Vec::new() };
         let job = Job::new(tenant.clone(), JailKind::Run, "", program, settings);
-        let path = flavors::search_path(&[]);
-        let start = start_of(&job, &path, Vec::new(), &plan, host_id, parts.config.enforcement);
+        let path = flavors::search_path(&[], None);
+        let brought = Brought::default();
+        let start = start_of(&job, &path, brought, &plan, host_id, parts.config.enforcement);
         parts.engine.warm(&start).await.map_err(ExecError::Spawn)
     }
 
@@ -349,7 +176,7 @@ impl Executor {
             match this.start(job, place).await {
                 Ok(owned) => {
                     // The caller may be gone already; the owner will notice by its sink.
-                    drop(begun.send(Ok(owned.id)));
+                    drop(begun.send(Ok(owned.books.id)));
                     owner::own(owned, sink, &this.0.stop).await;
                 }
                 Err(error) => drop(begun.send(Err(error))),
@@ -358,22 +185,23 @@ impl Executor {
         wait.await.map_err(|_| ExecError::Stopped)?
     }
 
-    async fn start(&self, mut job: Job, place: Place) -> Result<Owned, ExecError> {
+    async fn start(&self, job: Job, place: Place) -> Result<Owned, ExecError> {
         let parts = &self.0.parts;
         let flavors = flavors::find(&parts.flavors, &job.settings.flavors)?;
+        let image = job.settings.image.as_deref();
+        let image = image.map(|name| images::find(&parts.images, name)).transpose()?;
         let phantom = job.session.as_ref().map(|session| PhantomAccess {
             proxy: parts.proxy.clone(),
             url: parts.proxy_url.clone(),
             session: session.id.clone(),
         });
         let plan = Plan::new(job.settings.mode.clone(), phantom.as_ref().map(|p| &p.url))?;
-        let path = flavors::search_path(&flavors);
+        let path = flavors::search_path(&flavors, image.as_ref().and_then(Image::search_path));
         let runtime = job.program.runtime();
-        let timeout = job.settings.limits.timeout;
         let host_id = self.0.host_ids.of(&job.tenant).await?;
-        let meter = Meter::of(&job, parts.config.quotas.bytes, &parts.store);
         let enforcement = parts.config.enforcement;
-        let start = start_of(&job, &path, flavors, &plan, host_id, enforcement);
+        let brought = Brought { flavors, image };
+        let start = start_of(&job, &path, brought, &plan, host_id, enforcement);
         let (spawned, id) = tokio::join!(parts.engine.spawn(start), self.row(&job));
         let id = id?;
         let spawned = spawned.map_err(|error| match error {
@@ -395,31 +223,8 @@ impl Executor {
         });
         match served {
             Ok((running, served)) => {
-                let (asker, asks) = if let Some(asks) = job.asks.take() {
-                    (None, asks)
-                } else {
-                    let (asker, asks) = Asker::new();
-                    (Some(asker), asks)
-                };
-                self.0.live.insert(id, asker);
-                self.0.total.fetch_add(1, Ordering::Relaxed);
-                parts.metrics.jail_started();
-                Ok(Owned {
-                    running,
-                    served,
-                    asks,
-                    id,
-                    listed: job.listed,
-                    stdin: job.stdin,
-                    held: job.held,
-                    timeout,
-                    output_limit: parts.config.output_limit_bytes,
-                    store: parts.store.clone(),
-                    live: self.0.live.clone(),
-                    metrics: parts.metrics.clone(),
-                    place,
-                    meter,
-                })
+                let meter = Meter::of(&job, parts.config.quotas.bytes, &parts.store);
+                Ok(self.owned(job, running, served, place, (id, meter)))
             }
             Err(error) => {
                 if job.listed {
@@ -427,6 +232,45 @@ impl Executor {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// What the owner of a job that runs gets.
+    fn owned(
+        &self,
+        mut job: Job,
+        running: Running,
+        served: Served,
+        place: Place,
+        (id, meter): (i64, Option<Meter>),
+    ) -> Owned {
+        let parts = &self.0.parts;
+        let (asker, asks) = if let Some(asks) = job.asks.take() {
+            (None, asks)
+        } else {
+            let (asker, asks) = Asker::new();
+            (Some(asker), asks)
+        };
+        self.0.live.insert(id, asker);
+        self.0.total.fetch_add(1, Ordering::Relaxed);
+        parts.metrics.jail_started();
+        Owned {
+            running,
+            served,
+            asks,
+            stdin: job.stdin,
+            timeout: job.settings.limits.timeout,
+            output_limit: parts.config.output_limit_bytes,
+            metrics: parts.metrics.clone(),
+            place,
+            books: Books {
+                id,
+                listed: job.listed,
+                held: job.held,
+                meter,
+                store: parts.store.clone(),
+                live: self.0.live.clone(),
+            },
         }
     }
 
@@ -469,90 +313,5 @@ pub(crate) struct Begun {
 impl Begun {
     pub(crate) async fn wait(self) -> Result<ExecResult, ExecError> {
         self.wait.await.map_err(|_| ExecError::Stopped)
-    }
-}
-
-impl Program {
-    fn runtime(&self) -> Option<&'static str> {
-        match self {
-            Self::Command { .. } => None,
-            Self::Code(code) => Some(code.runtime),
-        }
-    }
-}
-
-fn new_row(job: &Job) -> NewJail {
-    let mut config = job.settings.shown();
-    if let Some((repo, reference)) = &job.git {
-        config["git_repo"] = json!(repo);
-        if let Some(reference) = reference {
-            config["git_ref"] = json!(reference);
-        }
-    }
-    NewJail {
-        tenant: job.tenant.clone(),
-        kind: job.kind,
-        started_at: Timestamp::now(),
-        session: job.session.as_ref().map(|session| session.id.clone()),
-        label: job.label.clone(),
-        parent: job.parent,
-        config,
-    }
-}
-
-fn start_of(
-    job: &Job,
-    path: &str,
-    mut flavors: Vec<(String, PathBuf)>,
-    plan: &Plan,
-    host_id: u32,
-    enforcement: Enforcement,
-) -> Start {
-    let mut environment = vec![
-        ("PATH".to_owned(), path.to_owned()),
-        ("HOME".to_owned(), "/home/agent".to_owned()),
-        ("LANG".to_owned(), "C.UTF-8".to_owned()),
-    ];
-    let session = job.session.iter().flat_map(|session| &session.environment);
-    for (name, value) in session.chain(&job.environment) {
-        environment.retain(|(known, _)| known != name);
-        environment.push((name.clone(), value.clone()));
-    }
-    let limits = job.settings.limits.of_jail();
-    let profile = job.settings.profile();
-    let (program, arguments, code) = match &job.program {
-        Program::Command { program, arguments } => (program.clone(), arguments.clone(), None),
-        Program::Code(code) => {
-            let file = format!("/workspace/{}", code.file);
-            let text = code.text.clone().map(|text| (code.file.to_owned(), text));
-            (code.runtime.to_owned(), vec![file], text)
-        }
-    };
-    flavors.extend(job.directories.iter().cloned());
-    let fresh = |access| Tree::Fresh { bytes: TREE_BYTES, access };
-    let written = Tree::Layered { access: Access::ReadWrite };
-    let (workspace, output, layers) = match &job.ground {
-        Ground::Fresh => (fresh(Access::ReadOnly), fresh(Access::ReadWrite), None),
-        Ground::LayeredOutput { layers } => {
-            (fresh(Access::ReadOnly), written, Some(layers.clone()))
-        }
-        Ground::Layered { layers, workspace } => {
-            (Tree::Layered { access: *workspace }, written, Some(layers.clone()))
-        }
-    };
-    Start {
-        command: Some(Command { program, arguments, environment, directory: WORKSPACE.to_owned() }),
-        host_id,
-        stdin: if job.stdin.is_some() { Stdin::Piped } else { Stdin::Empty },
-        workspace,
-        output,
-        layers,
-        code,
-        flavors,
-        network: plan.network().clone(),
-        profile,
-        limits,
-        cpu_time: None,
-        enforcement,
     }
 }

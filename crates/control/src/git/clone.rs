@@ -12,7 +12,8 @@ use store::{JailKind, Token};
 use super::spec::Repository;
 use crate::config::BaseUrl;
 use crate::exec::{
-    ExecError, ExecOptions, ExecResult, Executor, Ground, Job, NetworkSpec, Program, SessionAccess,
+    ExecError, ExecOptions, ExecResult, Executor, Ground, Job, NetworkSpec, Place, Program,
+    SessionAccess,
 };
 use crate::layers::Scratch;
 
@@ -67,6 +68,8 @@ pub(crate) struct Destination {
     pub(crate) layers: jail::Layers,
     /// Kept until nothing of the jail that writes into it is left.
     pub(crate) tree: Arc<Scratch>,
+    /// Whether whoever it is for has a place already, which will do for the clone.
+    pub(crate) placed: bool,
 }
 
 /// Clones. Cheap to clone.
@@ -149,6 +152,7 @@ impl Cloner {
         let label = format!("git clone {}", repository.url);
         let job = Job {
             listed: false,
+            place: to.placed.then(Place::shared),
             ground: Ground::Layered { layers: to.layers.clone(), workspace: Access::ReadWrite },
             environment: self.environment(lent.as_ref()),
             directories: self

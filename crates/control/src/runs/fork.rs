@@ -140,7 +140,7 @@ pub(crate) async fn fork(
     // All of them, or none: half a family helps nobody. The parent shares its first child's place.
     let number = u32::try_from(children.len()).unwrap_or(u32::MAX);
     let mut places = app.executor.reserve(&tenant, number)?;
-    let cloned = ground::cloned(&app.workspaces, &tenant, &repositories).await?;
+    let cloned = ground::cloned(&app.workspaces, &tenant, &repositories, true).await?;
     let git = provenance(&repositories);
     let family = Family { app: &app, tenant, session, language, cloned, git };
     let (parent, upper, asker) =

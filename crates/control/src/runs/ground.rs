@@ -15,11 +15,12 @@ use crate::workspaces::{WorkspaceError, Workspaces};
 #[derive(Debug)]
 pub(super) struct Cloned(Arc<Scratch>);
 
-/// Clones what a run asked for; nothing if it asked for nothing.
+/// Clones what a run asked for; nothing if it asked for nothing. `placed` says that a place was taken for it.
 pub(super) async fn cloned(
     workspaces: &Workspaces,
     tenant: &TenantId,
     repositories: &[Repository],
+    placed: bool,
 ) -> Result<Option<Cloned>, WorkspaceError> {
     if repositories.is_empty() {
         return Ok(None);
@@ -27,7 +28,7 @@ pub(super) async fn cloned(
     let owner = workspaces.owner_of(tenant).await?;
     let scratch = Arc::new(workspaces.layers().scratch(owner, true).await?);
     let layers = workspaces.layers().overlay(&Chain::default(), &scratch.id);
-    let to = Destination { tenant: tenant.clone(), layers, tree: Arc::clone(&scratch) };
+    let to = Destination { tenant: tenant.clone(), layers, tree: Arc::clone(&scratch), placed };
     workspaces.clone_all(repositories, &to).await?;
     Ok(Some(Cloned(scratch)))
 }

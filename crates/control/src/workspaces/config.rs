@@ -38,5 +38,6 @@ pub(super) fn options(config: &Value) -> Result<ExecOptions, serde_json::Error> 
         cpu_percent: config["cpu_percent"].as_u64(),
         max_pids: config["max_pids"].as_u64(),
         flavors: Some(serde_json::from_value(config["flavors"].clone())?),
+        image: config["image"].as_str().map(str::to_owned),
     })
 }

@@ -32,6 +32,8 @@ pub(crate) enum WorkspaceError {
     DomainTaken(String),
     #[error("flavor {0:?} is no longer available on this server")]
     FlavorGone(String),
+    #[error("image {0:?} is no longer available on this server")]
+    ImageGone(String),
     #[error("quota of workspaces: the tenant may have {0}")]
     WorkspaceQuota(u64),
     #[error(
@@ -91,7 +93,7 @@ impl From<WorkspaceError> for ApiError {
             E::Exec(error) => error.into(),
             E::Missing(_) | E::NoSnapshot(_) => Self::new(Kind::NotFound, error),
             E::Busy | E::DomainTaken(_) => Self::new(Kind::Conflict, error),
-            E::NoParent | E::ForkCount | E::Idle | E::FlavorGone(_) => {
+            E::NoParent | E::ForkCount | E::Idle | E::FlavorGone(_) | E::ImageGone(_) => {
                 Self::new(Kind::Invalid, error)
             }
             E::WorkspaceQuota(_) | E::ByteQuota { .. } => Self::new(Kind::TooMany, error),

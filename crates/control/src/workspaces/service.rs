@@ -14,7 +14,8 @@ use super::labels;
 use super::live::Live;
 use crate::config::Quotas;
 use crate::exec::{
-    Asker, ExecError, Executor, Ground, Held, Input, Job, Program, SessionAccess, Settings, flavors,
+    Asker, ExecError, Executor, Ground, Held, Input, Job, Program, SessionAccess, Settings,
+    flavors, images,
 };
 use crate::git::{Cloner, Destination, Repository};
 use crate::layers::{Chain, LayerError, Layers, blocking};
@@ -54,6 +55,7 @@ pub(crate) struct WorkspacesParts {
     pub(crate) cloner: Cloner,
     pub(crate) live: Live,
     pub(crate) flavors: std::path::PathBuf,
+    pub(crate) images: std::path::PathBuf,
     pub(crate) quotas: Quotas,
     /// Creations under way count, too.
     pub(crate) admission: tokio::sync::Mutex<()>,
@@ -116,13 +118,21 @@ impl Workspaces {
             return Err(WorkspaceError::Idle);
         }
         flavors::find(&self.0.flavors, new.settings.flavors()).map_err(ExecError::from)?;
+        if let Some(name) = &new.settings.image {
+            images::find(&self.0.images, name).map_err(ExecError::from)?;
+        }
         self.check_bytes(&new.tenant).await?;
         self.check_count(&new.tenant, 1).await?;
         let owner = self.0.executor.owner_of(&new.tenant).await?;
         let scratch = Arc::new(self.0.layers.scratch(owner, true).await?);
         if !new.repositories.is_empty() {
             let layers = self.0.layers.overlay(&Chain::default(), &scratch.id);
-            let to = Destination { tenant: new.tenant.clone(), layers, tree: Arc::clone(&scratch) };
+            let to = Destination {
+                tenant: new.tenant.clone(),
+                layers,
+                tree: Arc::clone(&scratch),
+                placed: false,
+            };
             self.0.cloner.clone_all(&new.repositories, &to).await?;
         }
         let id = WorkspaceId::random();
@@ -236,7 +246,7 @@ impl Workspaces {
         // As it is now: while we waited it may have been paused, restored or deleted.
         let workspace = self.get(Whose::Everyone, workspace.id.as_str()).await?;
         let settings = self.settings(&workspace, &new)?;
-        self.check_flavors(&settings)?;
+        self.check_trees(&settings)?;
         self.check_bytes(&workspace.tenant).await?;
         let (chain, mut held) = (self.chain(&workspace).await?, Held::default());
         held.keep(self.0.layers.trees().pin(&workspace.upper));
@@ -302,10 +312,18 @@ impl Workspaces {
         options.settings(self.0.executor.config()).map_err(WorkspaceError::Options)
     }
 
-    fn check_flavors(&self, settings: &Settings) -> Result<(), WorkspaceError> {
+    fn check_trees(&self, settings: &Settings) -> Result<(), WorkspaceError> {
         match flavors::find(&self.0.flavors, settings.flavors()) {
+            Ok(_) => {}
+            Err(flavors::FlavorError::Unknown(name)) => {
+                return Err(WorkspaceError::FlavorGone(name));
+            }
+            Err(error) => return Err(ExecError::from(error).into()),
+        }
+        let image = settings.image.as_deref().map(|name| images::find(&self.0.images, name));
+        match image.transpose() {
             Ok(_) => Ok(()),
-            Err(flavors::FlavorError::Unknown(name)) => Err(WorkspaceError::FlavorGone(name)),
+            Err(images::ImageError::Unknown(name)) => Err(WorkspaceError::ImageGone(name)),
             Err(error) => Err(ExecError::from(error).into()),
         }
     }

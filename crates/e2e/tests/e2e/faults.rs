@@ -45,6 +45,15 @@ fn config(program: PathBuf, pool: Pool, left_out: &[String]) -> Config {
 async fn every_step_that_fails_leaves_nothing_and_says_which_it_was() {
     let flavor = tempfile::tempdir().unwrap();
     e2e::cli::open_to_all(flavor.path());
+    let image = tempfile::tempdir().unwrap();
+    e2e::cli::open_to_all(image.path());
+    for directory in jail::IMAGE_DIRECTORIES {
+        std::fs::create_dir_all(image.path().join(directory)).unwrap();
+    }
+    std::fs::create_dir(image.path().join("etc")).unwrap();
+    for file in jail::IMAGE_FILES {
+        std::fs::write(image.path().join(file), "").unwrap();
+    }
     let upper = tempfile::tempdir().unwrap();
     for directory in ["files", "work", "files/workspace", "files/output"] {
         let directory = upper.path().join(directory);
@@ -66,7 +75,8 @@ async fn every_step_that_fails_leaves_nothing_and_says_which_it_was() {
                     let jail = Jail::builder("/bin/true")
                         .profile(profile)
                         .layers(Layers { lower: Vec::new(), upper: upper.path().to_owned() })
-                        .flavor("tools", flavor.path());
+                        .flavor("tools", flavor.path())
+                        .image(image.path());
                     let error = jail.spawn(&engine).await.map(drop).unwrap_err();
                     let SpawnError::Setup(fault) = &error else { panic!("{step}: {error:?}") };
                     // The stage tells by a number: the words are its parent's.

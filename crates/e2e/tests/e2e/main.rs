@@ -14,6 +14,7 @@ mod crash;
 mod egress;
 mod engine;
 mod faults;
+mod images;
 mod proxy;
 mod secrets;
 mod workspaces;

@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 use sys::{MountAttributes, Reach, restrict_mount};
 
-use super::{file, layers};
+use super::{file, image, layers};
 use crate::fault;
 use crate::message::{Access, At as _, Fault, Spec, Tree};
 use crate::mutation::{Protection, keeps};
@@ -70,6 +70,9 @@ pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
 /// Brings in what is one jail's own: the host's directories, flavors, the code.
 pub(super) fn attach(spec: &Spec, trees: Vec<OwnedFd>, code: Option<OwnedFd>) -> Result<(), Fault> {
     let mut trees = trees.into_iter();
+    if spec.image.is_some() {
+        image::enter(&trees.next().ok_or(Errno::BADF).at("find the image")?)?;
+    }
     for (name, tree) in [("workspace", &spec.workspace), ("output", &spec.output)] {
         if let Tree::Host { .. } = tree {
             let tree = trees.next().ok_or(Errno::BADF).at(format!("find /{name}"))?;

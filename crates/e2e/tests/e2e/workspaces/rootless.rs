@@ -6,7 +6,8 @@ use std::time::Duration;
 /// One server, one workspace: written to, taken while idle and while running, forked, restored, deleted.
 const SCRIPT: &str = r#"
 set -eu
-state=$1 program=$2 port=$3
+state=$1 program=$2 port=$3 layout=$4
+"$program" images add tiny --from "$layout" --state-dir "$state/state" > "$state/added"
 "$program" serve --ctl-addr 127.0.0.1:$port --proxy-addr 127.0.0.1:0 --proxy-base-url http://127.0.0.1:1 --state-dir "$state/state" --api-key k@dev:admin --log warn &
 server=$!
 trap 'kill $server; wait $server || true' EXIT
@@ -30,6 +31,7 @@ f=$(call POST "/v1/workspaces/$w/fork" '{"count":2}' | field forks.1.id)
 exec_in "$f" "ls; cat b" | field stdout
 b=$(call POST /v1/workspaces/from-snapshot "{\"snapshot_id\":\"$s\",\"parent_workspace_id\":\"$w\"}" | field id)
 exec_in "$b" "cat a" | field stdout
+call POST /v1/runs '{"language":"bash","image":"tiny","code":"cat /etc/os-release; id -un"}' | field stdout
 for x in "$w" "$f" "$b"; do call DELETE "/v1/workspaces/$x"; done
 "#;
 
@@ -42,11 +44,18 @@ async fn workspaces_need_no_root() {
     let state = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(state.path(), Some(USER), Some(USER)).unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let layout = tempfile::tempdir().unwrap();
+    crate::images::layout(&layout.path().join("tiny"), "nothing").await;
+    e2e::cli::open_to_all(layout.path());
     let mut command = groups.command(std::path::Path::new("/bin/sh"));
     command.args(["-c", SCRIPT, "rootless"]).arg(state.path()).arg(&program).arg(port.to_string());
+    command.arg(layout.path().join("tiny"));
     let output =
         tokio::time::timeout(Duration::from_secs(60), command.output()).await.unwrap().unwrap();
     let (said, complained) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert_eq!(said, "1000\n\n1\n\na\n7\nb\nclosed\n2\nlate\n\n1\n\n", "{complained}");
+    assert_eq!(
+        said, "1000\n\n1\n\na\n7\nb\nclosed\n2\nlate\n\n1\n\nID=tiny\nagent\n\n",
+        "{complained}"
+    );
 }
