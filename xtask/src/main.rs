@@ -2,6 +2,7 @@
 
 mod demo;
 mod fuzz;
+mod schemathesis;
 mod setup;
 mod tidy;
 mod vm;
@@ -61,6 +62,7 @@ fn test() -> anyhow::Result<()> {
     build_for_tests()?;
     cargo(&["test", "--workspace", "--exclude", "e2e"])?;
     cargo(&["test", "--package", "e2e"])?;
+    schemathesis::check()?;
     fuzz::fuzz(fuzz::Length::Runs(RUNS_IN_TESTS))?;
     sdk()?;
     say("everything passed");

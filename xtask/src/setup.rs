@@ -9,11 +9,13 @@ use crate::{command, run, say};
 /// A program, and the Debian packages that bring it.
 type Need = (&'static str, &'static [&'static str]);
 
-const TESTS: [Need; 12] = [
+const TESTS: [Need; 14] = [
     ("git", &["git"]),
     ("openssl", &["openssl"]),
     ("/usr/sbin/mkfs.xfs", &["xfsprogs"]),
     ("/usr/sbin/mkfs.btrfs", &["btrfs-progs"]),
+    ("/usr/bin/busybox", &["busybox-static"]),
+    ("/usr/share/python-wheels", &["python3-venv"]),
     ("cc", &["gcc", "libc6-dev"]),
     ("g++", &["g++"]),
     ("setpriv", &["util-linux"]),

@@ -122,7 +122,7 @@ pub(crate) struct Flags {
     /// Sessions that one tenant may have
     #[arg(long, env = "AGENTJAIL_QUOTA_SESSIONS", value_name = "N")]
     pub(super) quota_sessions: Option<String>,
-    /// Mebibytes of snapshots that one tenant may keep
+    /// Mebibytes that the workspaces and snapshots of one tenant may take
     #[arg(long, env = "AGENTJAIL_QUOTA_MB", value_name = "N")]
     pub(super) quota_mb: Option<String>,
     /// API requests a second that one tenant may make, on average

@@ -91,6 +91,154 @@ async fn another_tenants_rows_do_not_exist() {
     assert_eq!(house.get(As("root-key"), "/v1/sessions?tenant=globex").await.1, json!([]));
 }
 
+/// What every caller may ask, whoever they are: it is nobody's.
+const NOBODYS: [&str; 7] = [
+    "/healthz",
+    "/v1/stats",
+    "/openapi.json",
+    "/v1/whoami",
+    "/v1/config",
+    "/v1/flavors",
+    "/v1/images",
+];
+
+/// Something of one tenant for every kind of id.
+struct Things {
+    session: String,
+    workspace: String,
+    snapshot: String,
+    jail: String,
+    key: String,
+    /// Where a backup may go.
+    backup: std::path::PathBuf,
+}
+
+impl Things {
+    async fn new(house: &House) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned();
+        let session = text(&house.session("openai").await["id"]);
+        let made = house.workspace(json!({})).await;
+        let snapshot = text(&house.snapshot(&made, "theirs").await["id"]);
+        house.sh("true").await;
+        let (_, jails) = house.get(As("acme-key"), "/v1/jails").await;
+        let body = json!({ "role": "operator", "tenant": "acme" });
+        let (_, key) = house.post(As("root-key"), "/v1/keys", body).await;
+        Self {
+            session,
+            workspace: text(&made["id"]),
+            snapshot,
+            jail: jails["rows"][0]["id"].to_string(),
+            key: text(&key["id"]),
+            backup: house.state.path().join("backup"),
+        }
+    }
+
+    /// A documented path, filled in, with the tenant as a parameter where there is one.
+    fn url(&self, path: &str, operation: &Value) -> String {
+        let id = match path.split('/').nth(2) {
+            Some("sessions") => &self.session,
+            Some("workspaces") => &self.workspace,
+            Some("snapshots") => &self.snapshot,
+            Some("jails") => &self.jail,
+            _ => &self.key,
+        };
+        let filled = path.replace("{id}", id).replace("{service}", "openai");
+        let filled = filled.replace("{port}", "8080").replace("{path}", "x");
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        let mut query: Vec<String> = Vec::new();
+        for parameter in parameters.filter(|parameter| parameter["in"] == "query") {
+            match parameter["name"].as_str() {
+                Some("tenant") => query.push("tenant=acme".to_owned()),
+                Some("exec") => query.push("exec=%7B%22cmd%22%3A%22true%22%7D".to_owned()),
+                Some("against") => query.push(format!("against={}", self.snapshot)),
+                _ => {}
+            }
+        }
+        if query.is_empty() { filled } else { format!("{filled}?{}", query.join("&")) }
+    }
+
+    /// A body that is right in every other way.
+    fn body(&self, path: &str) -> Value {
+        match path {
+            "/v1/credentials" => json!({ "service": "openai", "secret": "sk-x" }),
+            "/v1/sessions" => json!({ "services": ["openai"] }),
+            "/v1/runs" | "/v1/runs/stream" => json!({ "code": "true", "language": "bash" }),
+            "/v1/sessions/{id}/runs" => json!({ "code": "true", "language": "bash" }),
+            "/v1/runs/fork" => json!({
+                "parent_code": "true", "child_code": "true", "language": "bash", "fork_after_ms": 0
+            }),
+            "/v1/workspaces/from-snapshot" => {
+                json!({ "snapshot_id": self.snapshot, "parent_workspace_id": self.workspace })
+            }
+            "/v1/workspaces/{id}/restore" => json!({ "snapshot_id": self.snapshot }),
+            "/v1/workspaces/{id}/fork" => json!({ "count": 1 }),
+            "/v1/jails/{id}/network" => json!({ "mode": "allowlist", "domains": ["a.test"] }),
+            "/v1/keys" => json!({ "role": "admin" }),
+            "/v1/backup" => json!({ "directory": self.backup }),
+            _ => json!({ "cmd": "true" }),
+        }
+    }
+}
+
+/// Every documented operation, those that remove something last.
+fn operations(document: &Value) -> Vec<(Method, String, Value)> {
+    let mut all = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            all.push((method, path.clone(), operation.clone()));
+        }
+    }
+    all.sort_by_key(|(method, _, _)| *method == Method::DELETE);
+    all
+}
+
+#[tokio::test]
+async fn every_documented_operation_is_for_its_tenant_and_for_admins() {
+    let house = House::new().await;
+    let (_, document) = house.get(As("root-key"), "/openapi.json").await;
+    let operations = operations(&document);
+    let things = Things::new(&house).await;
+    let ask = async |who: &str, method: &Method, path: &str, operation: &Value| {
+        let mut request = house.request(As(who), method.clone(), &things.url(path, operation));
+        if path.ends_with("/attach") {
+            request = request.header("content-type", "application/octet-stream").body("");
+        } else if operation.get("requestBody").is_some() {
+            request = request.json(&things.body(path));
+        }
+        let response = request.send().await.unwrap();
+        let status = response.status().as_u16();
+        // To its end: a stream that is left behind still runs.
+        response.bytes().await.unwrap();
+        status
+    };
+    for (method, path, operation) in &operations {
+        let status = ask("globex-key", method, path, operation).await;
+        let wanted = if NOBODYS.contains(&path.as_str()) { 200 } else { 404 };
+        assert_eq!(status, wanted, "another tenant: {method} {path}");
+    }
+    // Nothing of it was touched.
+    for path in [
+        format!("/v1/sessions/{}", things.session),
+        format!("/v1/workspaces/{}", things.workspace),
+        format!("/v1/snapshots/{}", things.snapshot),
+        format!("/v1/jails/{}", things.jail),
+    ] {
+        assert_eq!(house.get(As("acme-key"), &path).await.0, 200, "{path}");
+    }
+    assert_eq!(house.get(As("acme-key"), "/v1/sessions").await.1.as_array().unwrap().len(), 1);
+    assert_eq!(house.get(As("acme-key"), "/v1/workspaces").await.1["total"], 1);
+    for (method, path, operation) in &operations {
+        let status = ask("root-key", method, path, operation).await;
+        // Nothing listens in the workspace; the jail has ended; the document's sample has no such thing.
+        let wanted: &[u16] = match path.as_str() {
+            "/v1/workspaces/{id}/ports/{port}/{path}" | "/v1/jails/{id}/network" => &[409],
+            _ => &[200, 201, 204],
+        };
+        assert!(wanted.contains(&status), "an admin: {method} {path}: {status}");
+    }
+}
+
 #[tokio::test]
 async fn operators_are_not_told_addresses_and_paths() {
     let house = House::new().await;

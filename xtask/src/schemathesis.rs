@@ -1,0 +1,78 @@
+//! The OpenAPI document against the real server: thousands of requests made from the one, sent to the other.
+
+use std::net::TcpListener;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use crate::{command, run, say, target};
+
+/// As published on PyPI.
+const PACKAGE: &str = "schemathesis==4.32.5";
+
+/// What must hold of every answer.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,\
+response_headers_conformance,response_schema_conformance,allow_header_conformance,ignored_auth,use_after_free";
+
+/// A server, ended with this.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // One that has ended already is what we want.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Makes requests of the document, and judges the answers.
+pub(crate) fn check() -> anyhow::Result<()> {
+    let home = target().join("schemathesis");
+    let program = home.join("bin/schemathesis");
+    if !program.exists() {
+        say("installing schemathesis");
+        run(command("python3").args(["-m", "venv"]).arg(&home))?;
+        run(command(home.join("bin/pip")).args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            PACKAGE,
+        ]))?;
+    }
+    let state = home.join("state");
+    if state.exists() {
+        std::fs::remove_dir_all(&state)?;
+    }
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let api = format!("127.0.0.1:{port}");
+    let server = command(target().join("debug/agentjail"))
+        .args(["serve", "--ctl-addr", &api, "--proxy-addr", "127.0.0.1:0"])
+        .args(["--proxy-base-url", "http://127.0.0.1:1", "--api-key", "r@root:admin"])
+        .args(["--log", "warn", "--state-dir"])
+        .arg(&state)
+        .spawn()
+        .context("could not start the server")?;
+    let _server = Server(server);
+    wait_for(&api)?;
+    // A family of runs takes as long as its parent is left to run: the other ways of running say the same.
+    run(command(&program)
+        .args(["run", &format!("http://{api}/openapi.json"), "-H", "Authorization: Bearer r"])
+        .args(["--phases", "examples,coverage,fuzzing,stateful", "-n", "40", "-w", "1"])
+        .args(["--generation-deterministic", "--no-shrink", "--continue-on-failure"])
+        .args(["--request-timeout", "40", "--suppress-health-check", "all", "--no-color"])
+        .args(["--checks", CHECKS, "--exclude-operation-id", "runs_fork"])
+        // It keeps notes where it stands.
+        .current_dir(&home))
+}
+
+fn wait_for(api: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while std::net::TcpStream::connect(api).is_err() {
+        if Instant::now() > deadline {
+            bail!("the server does not answer on {api}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
