@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 
 use crate::{command, run, say, target};
 
-/// As published on PyPI.
+/// As published.
 const PACKAGE: &str = "schemathesis==4.32.5";
 
 /// What must hold of every answer.
