@@ -158,14 +158,16 @@ fn give_bin(made: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Out of sight at once; a jail that has it mounted keeps it until it ends.
+/// Out of sight at once. A jail that has it mounted keeps it: it goes when the server next starts.
 pub(crate) fn put_away(path: &Path) -> anyhow::Result<()> {
     if path.is_symlink() {
         return Ok(fs::remove_file(path)?);
     }
     let parent = path.parent().context("a flavor is in a directory")?;
-    let aside = tempfile::Builder::new().prefix(".old-").tempdir_in(parent)?;
-    Ok(fs::rename(path, aside.path().join("it"))?)
+    let aside = tempfile::Builder::new().prefix(control::PUT_AWAY).tempdir_in(parent)?;
+    fs::rename(path, aside.path().join("it"))?;
+    drop(aside.keep());
+    Ok(())
 }
 
 fn directory(at: &At) -> anyhow::Result<PathBuf> {

@@ -149,7 +149,13 @@ impl Layers {
             (self.0.trees.files(&layer.tree), self.0.trees.manifest(&layer.tree));
         let pool = self.pool_of(&layer.tenant);
         let target = manifest.clone();
-        let indexed = blocking(move || snapshot::index(&files, &target, &pool)).await?;
+        let indexed = blocking(move || {
+            // Before contents are shared; what a manifest does not tell of is kept all the same.
+            let measured = snapshot::measure(&files)?;
+            let indexed = snapshot::index(&files, &target, &pool)?;
+            Ok::<_, io::Error>(Indexed { bytes: indexed.bytes.max(measured.bytes), ..indexed })
+        })
+        .await?;
         let top =
             Stratum { manifest, hash: indexed.manifest, files: self.0.trees.files(&layer.tree) };
         let mut strata = vec![top];

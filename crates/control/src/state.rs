@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use secret::{MASTER_KEY_BYTES, Secret, Vault};
 
+/// What the names of flavors and images begin with that are to go when no jail can have them any more.
+pub const PUT_AWAY: &str = ".old-";
+
 /// A directory that only its owner can look into.
 #[derive(Debug, Clone)]
 pub struct StateDir {
@@ -78,6 +81,22 @@ impl StateDir {
     /// Root file systems.
     pub fn images(&self) -> PathBuf {
         self.path.join("images")
+    }
+
+    /// Removes flavors and images that were put away while a former server's jails could have them mounted.
+    pub fn empty_put_away(&self) {
+        for directory in [self.flavors(), self.images()] {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            for entry in entries {
+                let name = entry.file_name();
+                if !name.to_str().is_some_and(|name| name.starts_with(PUT_AWAY)) {
+                    continue;
+                }
+                if let Err(error) = fs::remove_dir_all(entry.path()) {
+                    tracing::warn!(path = %entry.path().display(), %error, "not removed");
+                }
+            }
+        }
     }
 
     /// The vault under this directory's master key, which is made at first use.

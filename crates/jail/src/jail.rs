@@ -269,6 +269,13 @@ impl Jail {
         mapped::files(self.place.as_ref()?.freezer.as_ref()?, self.pid)
     }
 
+    /// Bytes on disk of files that have no name any more and are there because the jail has them open or
+    /// mapped. Of a jail without a cgroup, nothing is known.
+    pub fn nameless_bytes(&self) -> u64 {
+        let group = self.place.as_ref().and_then(|place| place.freezer.as_ref());
+        group.map_or(0, |group| mapped::nameless_bytes(group, self.pid))
+    }
+
     /// Kills everything in the jail, at once.
     pub fn kill(&self) {
         match pidfd_send_signal(self.init.get_ref(), Signal::KILL) {

@@ -1,8 +1,9 @@
-//! Which files the processes of a group have mapped to write to.
+//! Which files the processes of a group have mapped to write to, and which they keep that have no name.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 /// Paths as the processes see them. Init, which maps nothing of the jail's, is left out: it may not be
@@ -20,6 +21,29 @@ pub(crate) fn files(group: &Path, init: u32) -> Option<HashSet<Vec<u8>>> {
         }
     }
     Some(found)
+}
+
+/// Descriptors and mappings that are looked at, at most: each costs a call.
+const MOST_LOOKS: usize = 16 * 1024;
+
+/// Bytes on disk of files that have no name any more, and are there because a process has them open or mapped.
+pub(crate) fn nameless_bytes(group: &Path, init: u32) -> u64 {
+    let processes = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+    let mut found = HashMap::new();
+    let links = processes
+        .lines()
+        .filter(|pid| *pid != init.to_string())
+        .flat_map(|pid| ["fd", "map_files"].map(|kind| format!("/proc/{pid}/{kind}")))
+        .filter_map(|directory| fs::read_dir(directory).ok())
+        .flat_map(Iterator::flatten);
+    for link in links.take(MOST_LOOKS) {
+        // Through the link, to the file itself.
+        let Ok(status) = fs::metadata(link.path()) else { continue };
+        if status.is_file() && status.nlink() == 0 {
+            found.insert((status.dev(), status.ino()), status.blocks() * 512);
+        }
+    }
+    found.values().sum()
 }
 
 /// The path of a line of `maps`, if what it tells of is shared and writable.

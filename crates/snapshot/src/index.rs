@@ -104,6 +104,7 @@ pub fn index(files: &Path, manifest: &Path, pool: &Pool) -> io::Result<Indexed> 
                 found.path,
                 "large and almost all holes: hashing it would take for ever",
             );
+            batch.push(hidden(found));
             return Ok(());
         }
         let Some(entry) = entry(found, &mut left_out)? else { return Ok(()) };
@@ -115,6 +116,17 @@ pub fn index(files: &Path, manifest: &Path, pool: &Pool) -> io::Result<Indexed> 
     })?;
     bytes += flush(&top, &mut batch, pool, &mut writer, &mut left_out)?;
     Ok(Indexed { manifest: writer.finish(manifest)?, bytes, left_out })
+}
+
+/// In the place of what cannot be told of: not what is below it, either.
+fn hidden(found: &Found<'_>) -> Entry {
+    Entry {
+        path: found.path.to_vec(),
+        mode: 0,
+        modified: 0,
+        kind: Kind::Removed,
+        attributes: Vec::new(),
+    }
 }
 
 fn entry(found: &Found<'_>, left_out: &mut LeftOut) -> io::Result<Option<Entry>> {
@@ -207,14 +219,13 @@ fn flush(
         Ok::<_, io::Error>(done)
     })?;
     let mut bytes = 0;
-    let mut told = vec![true; batch.len()];
     for (n, read) in done {
         let entry = &mut batch[n];
         let read = match read {
             Ok(read) => read,
             Err(why) => {
                 left_out.add_untold(&entry.path, why);
-                told[n] = false;
+                entry.kind = Kind::Removed;
                 continue;
             }
         };
@@ -224,7 +235,7 @@ fn flush(
         }
         entry.attributes = read.attributes;
     }
-    for (entry, _) in batch.drain(..).zip(told).filter(|(_, told)| *told) {
+    for entry in batch.drain(..) {
         writer.add(&entry)?;
     }
     Ok(bytes)

@@ -35,6 +35,7 @@ pub use measure::{Measured, measure};
 pub use mirror::{Hot, Mirror, Mirrored};
 pub use pool::Pool;
 pub use squash::squash;
+pub use tree::open_regular;
 pub use trees::{Owner, Pin, Trees};
 pub use unpack::{UnpackError, UnpackLimits, Unpacked, Whiteouts, unpack};
 pub use view::{Seen, Stratum, View};

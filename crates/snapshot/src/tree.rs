@@ -65,6 +65,12 @@ pub(crate) fn directory_beneath(top: impl AsFd, path: &[u8]) -> io::Result<Owned
     open_beneath(top, path, OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
+/// Opens a regular file below a directory whose path is ours. No link is followed on the way, and nothing else
+/// is opened, whoever made what is there.
+pub fn open_regular(directory: &Path, path: &[u8]) -> io::Result<std::fs::File> {
+    file_beneath(&open_top(directory)?, path)
+}
+
 /// Opens a regular file at a path, for reading.
 pub(crate) fn file_beneath(top: &OwnedFd, path: &[u8]) -> io::Result<std::fs::File> {
     let (parent, name) = parent_of(top, path)?;

@@ -78,6 +78,9 @@ pub fn unpack(
         let parent = directory(&top, parent)?;
         let gone = name.strip_prefix(b".wh.").filter(|_| whiteouts == Whiteouts::Applied);
         if let Some(gone) = gone {
+            if matches!(gone, b"" | b"." | b"..") {
+                return Err(UnpackError::Outside(String::from_utf8_lossy(&path).into_owned()));
+            }
             remove(&parent, gone)?;
             continue;
         }
@@ -284,7 +287,7 @@ mod tests {
 
     #[test]
     fn what_leads_out_is_refused_and_what_leads_in_is_kept() {
-        for wish in ["../outside", "a/../../outside", "a/.."] {
+        for wish in ["../outside", "a/../../outside", "a/..", ".wh...", "a/.wh..", "a/.wh."] {
             let (_outer, done) = unpacked(&[(wish, FILE, 0o644, "x")]);
             assert!(matches!(done, Err(UnpackError::Outside(_))), "{wish}");
         }

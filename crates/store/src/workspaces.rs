@@ -61,6 +61,8 @@ pub struct NewLayer {
     pub tenant: TenantId,
     pub parent: Option<TreeId>,
     pub sealed_at: Timestamp,
+    /// What it takes on disk; `None` if that is what its workspace was last found to take.
+    pub bytes: Option<u64>,
 }
 
 /// What happens to a workspace, all or nothing.
@@ -230,12 +232,14 @@ impl Store {
         if let Some(layer) = &change.layer {
             sqlx::query(
                 "INSERT INTO layers (id, tenant, tree, parent, sealed_at, own_bytes)
-                 VALUES ($1, $2, $1, $3, $4, (SELECT upper_bytes FROM workspaces WHERE upper = $1))",
+                 VALUES ($1, $2, $1, $3, $4,
+                     coalesce($5, (SELECT upper_bytes FROM workspaces WHERE upper = $1)))",
             )
             .bind(layer.id.as_str())
             .bind(layer.tenant.as_str())
             .bind(layer.parent.as_ref().map(TreeId::as_str))
             .bind(micros(layer.sealed_at))
+            .bind(layer.bytes.map(signed))
             .execute(&mut *transaction)
             .await?;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use control::images::About;
@@ -63,7 +63,7 @@ struct Runtime {
 
 /// Unpacks the layers of an image, one over the other.
 pub(super) fn unpack(layout: &Path, tag: Option<&str>, root: &Path) -> anyhow::Result<About> {
-    let index = File::open(layout.join("index.json"))
+    let index = snapshot::open_regular(layout, b"index.json")
         .map_err(|_| anyhow!("not an OCI image layout: there is no index.json"))?;
     let index: Document = document(index).context("index.json")?;
     let (digest, manifest) = choose(layout, index, tag, DEEPEST)?;
@@ -178,8 +178,9 @@ impl Checked {
             hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         });
         let hex = hex.ok_or_else(|| anyhow!("{digest:?} is no sha256 digest"))?;
-        let path: PathBuf = layout.join("blobs/sha256").join(hex);
-        let file = File::open(&path).with_context(|| format!("blob {digest} is missing"))?;
+        let path = format!("blobs/sha256/{hex}");
+        let file = snapshot::open_regular(layout, path.as_bytes())
+            .with_context(|| format!("blob {digest} is missing, or no file"))?;
         Ok(Self { file, hash: Sha256::new(), wanted: hex.to_owned() })
     }
 

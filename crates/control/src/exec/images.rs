@@ -53,7 +53,7 @@ impl Image {
     }
 }
 
-/// All images of a directory, by name; none if the directory is not there.
+/// All images of a directory, by name; none if the directory is not there. What is no image is skipped.
 pub fn list(directory: &Path) -> Result<Vec<Image>, ImageError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -64,7 +64,10 @@ pub fn list(directory: &Path) -> Result<Vec<Image>, ImageError> {
     for entry in entries {
         let name = entry.map_err(ImageError::Read)?.file_name();
         if let Some(name) = name.to_str().filter(|name| flavors::is_name(name)) {
-            images.push(find(directory, name)?);
+            match find(directory, name) {
+                Ok(image) => images.push(image),
+                Err(error) => tracing::warn!(name, %error, "not an image: skipped"),
+            }
         }
     }
     images.sort_by(|a, b| a.name.cmp(&b.name));

@@ -311,6 +311,9 @@ async fn end(
             _ = ticks.tick() => {
                 let stats = ResourceStats::from(jail.statistics());
                 live.update(id, |live| live.stats = Some(stats));
+                if let Some(meter) = meter {
+                    meter.note_nameless(jail.nameless_bytes());
+                }
                 sink.try_send(Event::Stats(stats));
                 continue;
             }

@@ -24,17 +24,20 @@ struct Taken {
     of: HashMap<TenantId, u64>,
 }
 
-/// The right to run one command. Dropping it gives it back.
+/// The right to run one command. Dropping it, and all that share it, gives it back.
 #[derive(Debug)]
-pub(crate) struct Place {
-    /// Where it is counted; nowhere, if another's place is enough for both.
-    counted: Option<(Places, TenantId)>,
+pub(crate) struct Place(Arc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    places: Places,
+    tenant: TenantId,
 }
 
 impl Place {
-    /// For a command that shares another's place.
-    pub(crate) fn shared() -> Self {
-        Self { counted: None }
+    /// For a command that runs beside, and for which this place will do.
+    pub(crate) fn share(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -62,7 +65,7 @@ impl Places {
         taken.all += more;
         taken.of.insert(tenant.clone(), own + more);
         drop(taken);
-        let place = || Place { counted: Some((self.clone(), tenant.clone())) };
+        let place = || Place(Arc::new(Counted { places: self.clone(), tenant: tenant.clone() }));
         Ok((0..number).map(|_| place()).collect())
     }
 
@@ -71,9 +74,9 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for Counted {
     fn drop(&mut self) {
-        let Some((places, tenant)) = &self.counted else { return };
+        let Self { places, tenant } = self;
         let mut taken = places.lock();
         taken.all = taken.all.saturating_sub(1);
         if let Some(own) = taken.of.get_mut(tenant) {
@@ -99,7 +102,10 @@ mod tests {
         let other = places.take_one(&b).unwrap();
         drop(taken);
         assert_eq!(places.take(&a, 3).unwrap().len(), 3);
+        let beside = other.share();
         drop(other);
+        assert_eq!(places.lock().of.len(), 1, "still taken by the one beside");
+        drop(beside);
         assert!(places.lock().of.is_empty() && places.lock().all == 0);
     }
 }

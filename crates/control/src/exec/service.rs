@@ -20,7 +20,7 @@ use super::host_ids::HostIds;
 use super::images::{self, Image};
 use super::job::{Job, Program};
 use super::live::LiveRows;
-use super::meter::Meter;
+use super::meter::{Meter, Passing};
 use super::options::Settings;
 use super::owner::{self, Books, Cut, Event, Owned, Sink};
 use super::places::{Place, Places};
@@ -44,6 +44,7 @@ struct Inner {
     /// Numbers, below zero, of jobs without a row.
     unlisted: AtomicI64,
     live: LiveRows,
+    passing: Passing,
     total: AtomicU64,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -72,6 +73,7 @@ impl Executor {
             places,
             unlisted: AtomicI64::new(0),
             live: LiveRows::default(),
+            passing: Passing::default(),
             total: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -223,7 +225,8 @@ impl Executor {
         });
         match served {
             Ok((running, served)) => {
-                let meter = Meter::of(&job, parts.config.quotas.bytes, &parts.store);
+                let meter =
+                    Meter::of(&job, parts.config.quotas.bytes, &parts.store, &self.0.passing);
                 Ok(self.owned(job, running, served, place, (id, meter)))
             }
             Err(error) => {

@@ -68,8 +68,8 @@ pub(crate) struct Destination {
     pub(crate) layers: jail::Layers,
     /// Kept until nothing of the jail that writes into it is left.
     pub(crate) tree: Arc<Scratch>,
-    /// Whether whoever it is for has a place already, which will do for the clone.
-    pub(crate) placed: bool,
+    /// Of whoever it is for, which will do for the clone; without one, the clone takes its own.
+    pub(crate) place: Option<Arc<Place>>,
 }
 
 /// Clones. Cheap to clone.
@@ -152,7 +152,7 @@ impl Cloner {
         let label = format!("git clone {}", repository.url);
         let job = Job {
             listed: false,
-            place: to.placed.then(Place::shared),
+            place: to.place.as_deref().map(Place::share),
             ground: Ground::Layered { layers: to.layers.clone(), workspace: Access::ReadWrite },
             environment: self.environment(lent.as_ref()),
             directories: self

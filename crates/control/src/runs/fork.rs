@@ -140,11 +140,13 @@ pub(crate) async fn fork(
     // All of them, or none: half a family helps nobody. The parent shares its first child's place.
     let number = u32::try_from(children.len()).unwrap_or(u32::MAX);
     let mut places = app.executor.reserve(&tenant, number)?;
-    let cloned = ground::cloned(&app.workspaces, &tenant, &repositories, true).await?;
+    let cloned =
+        ground::cloned(&app.workspaces, &tenant, &repositories, places.first().map(Place::share))
+            .await?;
     let git = provenance(&repositories);
     let family = Family { app: &app, tenant, session, language, cloned, git };
     let (parent, upper, asker) =
-        family.parent(parent_code, settings, Some(Place::shared())).await?;
+        family.parent(parent_code, settings, places.first().map(Place::share)).await?;
     let (below, meta) = family.wait_and_take(upper, &asker, after).await?;
     let mut begun = Vec::new();
     let single = children.len() == 1;

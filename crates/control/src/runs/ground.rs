@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ids::TenantId;
 use jail::Access;
 
-use crate::exec::{Code, Ground, Job};
+use crate::exec::{Code, Ground, Job, Place};
 use crate::git::{Destination, Repository};
 use crate::layers::{Chain, LayerError, Scratch, blocking};
 use crate::workspaces::{WorkspaceError, Workspaces};
@@ -15,12 +15,12 @@ use crate::workspaces::{WorkspaceError, Workspaces};
 #[derive(Debug)]
 pub(super) struct Cloned(Arc<Scratch>);
 
-/// Clones what a run asked for; nothing if it asked for nothing. `placed` says that a place was taken for it.
+/// Clones what a run asked for; nothing if it asked for nothing. A place that was taken will do for it.
 pub(super) async fn cloned(
     workspaces: &Workspaces,
     tenant: &TenantId,
     repositories: &[Repository],
-    placed: bool,
+    place: Option<Place>,
 ) -> Result<Option<Cloned>, WorkspaceError> {
     if repositories.is_empty() {
         return Ok(None);
@@ -28,7 +28,12 @@ pub(super) async fn cloned(
     let owner = workspaces.owner_of(tenant).await?;
     let scratch = Arc::new(workspaces.layers().scratch(owner, true).await?);
     let layers = workspaces.layers().overlay(&Chain::default(), &scratch.id);
-    let to = Destination { tenant: tenant.clone(), layers, tree: Arc::clone(&scratch), placed };
+    let to = Destination {
+        tenant: tenant.clone(),
+        layers,
+        tree: Arc::clone(&scratch),
+        place: place.map(Arc::new),
+    };
     workspaces.clone_all(repositories, &to).await?;
     Ok(Some(Cloned(scratch)))
 }

@@ -73,7 +73,7 @@ pub(crate) async fn job(
         None => (None, caller.acts_for(tenant)?),
     };
     let settings = options.settings(app.executor.config())?;
-    let cloned = ground::cloned(&app.workspaces, &tenant, &repositories, false).await?;
+    let cloned = ground::cloned(&app.workspaces, &tenant, &repositories, None).await?;
     let program = Program::Code(code.clone());
     let git = provenance(&repositories);
     let mut job = Job { session, git, ..Job::new(tenant, kind, language, program, settings) };

@@ -34,6 +34,11 @@ pub(crate) enum WorkspaceError {
     FlavorGone(String),
     #[error("image {0:?} is no longer available on this server")]
     ImageGone(String),
+    #[error(
+        "its layers are too many and cannot be merged, because something in them cannot be told of \
+         (see `left_out` of its snapshots): remove that, and begin a new workspace with the rest"
+    )]
+    Unmergeable,
     #[error("quota of workspaces: the tenant may have {0}")]
     WorkspaceQuota(u64),
     #[error(
@@ -92,7 +97,7 @@ impl From<WorkspaceError> for ApiError {
             E::Clone(error) => error.into(),
             E::Exec(error) => error.into(),
             E::Missing(_) | E::NoSnapshot(_) => Self::new(Kind::NotFound, error),
-            E::Busy | E::DomainTaken(_) => Self::new(Kind::Conflict, error),
+            E::Busy | E::Unmergeable | E::DomainTaken(_) => Self::new(Kind::Conflict, error),
             E::NoParent | E::ForkCount | E::Idle | E::FlavorGone(_) | E::ImageGone(_) => {
                 Self::new(Kind::Invalid, error)
             }

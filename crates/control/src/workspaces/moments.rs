@@ -20,6 +20,9 @@ use super::service::Workspaces;
 use crate::exec::{AskError, Asker};
 use crate::layers::{Chain, Scratch, blocking};
 
+/// Layers below a workspace, at most: what is mounted over them must find room, too.
+const MOST_SEALED: usize = 120;
+
 /// A workspace and its forks.
 #[derive(Debug)]
 pub(crate) struct Family {
@@ -52,10 +55,10 @@ impl Workspaces {
         name: Option<String>,
     ) -> Result<(Snapshot, Option<Duration>), WorkspaceError> {
         let workspace = self.get(whose, id).await?;
-        self.check_bytes(&workspace.tenant).await?;
         let this = self.clone();
         self.whole(async move {
             let (workspace, turn) = this.in_turn(&workspace.id).await?;
+            this.check_bytes(&workspace.tenant).await?;
             let taken = this.take(&workspace, &turn).await?;
             let snapshot = snapshot_of(&workspace, &taken.layer, name);
             let freeze = taken.freeze;
@@ -80,11 +83,11 @@ impl Workspaces {
             return Err(WorkspaceError::ForkCount);
         }
         let workspace = self.get(whose, id).await?;
-        self.check_bytes(&workspace.tenant).await?;
         let stem = labels::given(label).unwrap_or_else(|| format!("fork of {}", workspace.id));
         let this = self.clone();
         self.whole(async move {
             let (workspace, turn) = this.in_turn(&workspace.id).await?;
+            this.check_bytes(&workspace.tenant).await?;
             let mut taken = this.take(&workspace, &turn).await?;
             let _admission = this.admission().await;
             this.check_count(&workspace.tenant, count).await?;
@@ -280,14 +283,19 @@ impl Workspaces {
     /// Makes a layer of what a workspace is now.
     async fn take(&self, workspace: &Workspace, turn: &Turn) -> Result<Taken, WorkspaceError> {
         let chain = self.chain(workspace).await?;
+        if chain.layers.len() >= MOST_SEALED {
+            return Err(WorkspaceError::Unmergeable);
+        }
         let captured = match turn.running() {
             Some(running) => self.captured(workspace, turn, &running).await?,
             None => None,
         };
         if let Some(Captured { scratch, freeze, .. }) = captured {
             let layer = scratch.id.clone();
+            // A copy, on top of what is there.
+            let bytes = self.check_more(&workspace.tenant, &layer).await?;
             return Ok(Taken {
-                new_layer: Some(new_layer(workspace, layer.clone())),
+                new_layer: Some(NewLayer { bytes, ..new_layer(workspace, layer.clone()) }),
                 layer,
                 workspace: None,
                 freeze: Some(freeze),
@@ -357,6 +365,7 @@ fn new_layer(workspace: &Workspace, id: TreeId) -> NewLayer {
         tenant: workspace.tenant.clone(),
         parent: workspace.base.clone(),
         sealed_at: store::now(),
+        bytes: None,
     }
 }
 

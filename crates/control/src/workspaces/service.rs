@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ids::{TenantId, WorkspaceId};
+use ids::{TenantId, TreeId, WorkspaceId};
 use jail::Access;
 use jiff::Timestamp;
 use store::{Domain, JailKind, Store, Whose, Workspace};
@@ -131,7 +131,7 @@ impl Workspaces {
                 tenant: new.tenant.clone(),
                 layers,
                 tree: Arc::clone(&scratch),
-                placed: false,
+                place: None,
             };
             self.0.cloner.clone_all(&new.repositories, &to).await?;
         }
@@ -158,9 +158,13 @@ impl Workspaces {
         self.whole(async move {
             let _admission = this.admission().await;
             this.check_count(&workspace.tenant, 1).await?;
+            let bytes = this.check_more(&workspace.tenant, &scratch.id).await?;
             let inserted = this.0.store.insert_workspace(&workspace).await?;
             inserted.map_err(WorkspaceError::DomainTaken)?;
             scratch.keep();
+            if let Some(bytes) = bytes {
+                this.0.store.note_written(&workspace.upper, bytes).await?;
+            }
             Ok(workspace)
         })
         .await
@@ -342,6 +346,19 @@ impl Workspaces {
         let Some(most) = self.0.quotas.bytes else { return Ok(()) };
         let kept = self.0.store.usage(tenant).await?.bytes;
         if kept >= most { Err(WorkspaceError::ByteQuota { most, kept }) } else { Ok(()) }
+    }
+
+    /// Measures a tree that is to be kept, if there is a quota; an error if it does not fit in.
+    pub(super) async fn check_more(
+        &self,
+        tenant: &TenantId,
+        tree: &TreeId,
+    ) -> Result<Option<u64>, WorkspaceError> {
+        let Some(most) = self.0.quotas.bytes else { return Ok(None) };
+        let files = self.0.layers.trees().files(tree);
+        let more = blocking(move || snapshot::measure(&files)).await?.bytes;
+        let kept = self.0.store.usage(tenant).await?.bytes + more;
+        if kept > most { Err(WorkspaceError::ByteQuota { most, kept }) } else { Ok(Some(more)) }
     }
 
     pub(crate) fn collect_later(&self) {

@@ -37,6 +37,7 @@ first = layer([('bin', 'dir', None), ('bin/busybox', 'file', busybox), ('bin/sh'
     ('etc/resolv.conf', 'link', '/etc/shadow'), ('old/gone', 'file', b'x'), ('old/stays', 'file', b'x'),
     ('tmp', 'link', '/var/tmp'), ('opt/tiny/bin/greet', 'file', b'#!/bin/sh\necho greetings from $0\n')])
 second = layer([('old/.wh.gone', 'file', b''), ('usr/share/note', 'file', b'second\n')])
+if spoil == 'dots': second = layer([('.wh...', 'file', b'')])
 if spoil == 'outside': second = layer([('../escaped', 'file', b'x')])
 layers = [{'mediaType': 'application/vnd.oci.image.layer.v1.tar+gzip', 'digest': blob(data), 'size': len(data)} for data in (first, second)]
 config = json.dumps({'architecture': 'amd64', 'os': 'linux', 'config': {'Env': ['PATH=/opt/tiny/bin:/bin']}}).encode()
@@ -44,6 +45,9 @@ manifest = json.dumps({'schemaVersion': 2, 'config': {'mediaType': 'application/
 json.dump({'schemaVersion': 2, 'manifests': [{'mediaType': 'application/vnd.oci.image.manifest.v1+json', 'digest': blob(manifest), 'size': len(manifest)}]}, open(out + '/index.json', 'w'))
 json.dump({'imageLayoutVersion': '1.0.0'}, open(out + '/oci-layout', 'w'))
 if spoil == 'digest': open(f"{out}/blobs/sha256/{layers[0]['digest'][7:]}", 'r+b').write(b'\x1f\x8b\x08\x01')
+if spoil == 'link':
+    blob = f"{out}/blobs/sha256/{layers[1]['digest'][7:]}"
+    os.remove(blob); os.symlink('/dev/zero', blob)
 if spoil == 'missing': os.remove(f"{out}/blobs/sha256/{layers[1]['digest'][7:]}")
 "#;
 
@@ -119,9 +123,11 @@ async fn a_jail_has_the_root_that_was_brought() {
         let tried = house
             .in_workspace(
                 &made,
-                "busybox mount -t tmpfs none /tmp; busybox unshare -r true; echo 1 > /proc/sys/kernel/panic; \
-                 busybox chroot / true; ls /host /jail /new; ls -A /opt/flavors; cat /proc/1/environ; \
-                 busybox umount /proc/cmdline; cat /proc/cmdline; echo done",
+                "busybox mount -t tmpfs none /tmp && echo broken; busybox unshare -r true && echo broken; \
+                 echo 1 > /proc/sys/kernel/panic && echo broken; busybox chroot / true && echo broken; \
+                 busybox umount /proc/cmdline && echo broken; busybox umount / && echo broken; \
+                 busybox touch /workspace/../x && echo broken; ls /host /jail /new; ls -A /opt/flavors; \
+                 cat /proc/1/environ; cat /proc/cmdline; echo done",
             )
             .await;
         assert_eq!(tried["stdout"], "done\n", "{tried}");
@@ -143,9 +149,13 @@ async fn a_jail_has_the_root_that_was_brought() {
 async fn an_image_that_is_not_what_it_says_is_not_taken() {
     let state = tempfile::tempdir().unwrap();
     let program = e2e::program();
-    for (spoil, says) in
-        [("digest", "is not what it says"), ("missing", "is missing"), ("outside", "../escaped")]
-    {
+    for (spoil, says) in [
+        ("digest", "is not what it says"),
+        ("missing", "is missing"),
+        ("outside", "../escaped"),
+        ("link", "or no file"),
+        ("dots", "leads out"),
+    ] {
         let from = tempfile::tempdir().unwrap();
         layout(&from.path().join("it"), spoil).await;
         let path = from.path().join("it").display().to_string();

@@ -177,6 +177,7 @@ async fn a_caller_who_hangs_up_leaves_nothing_half_done() {
         .send()
         .await
         .unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
     for n in 0..60 {
         let (tail, body) = match n % 3 {
             0 => ("snapshot", json!({})),
@@ -195,6 +196,7 @@ async fn a_caller_who_hangs_up_leaves_nothing_half_done() {
     })
     .await;
     let (_, snapshots) = house.get(ACME, "/v1/snapshots?limit=500").await;
+    assert!(snapshots["total"].as_u64().unwrap() > 5, "what was begun was done: {snapshots}");
     for snapshot in snapshots["rows"].as_array().unwrap() {
         let verify = format!("/v1/snapshots/{}/verify", id(snapshot));
         let (status, verified) = house.post(ACME, &verify, json!({})).await;

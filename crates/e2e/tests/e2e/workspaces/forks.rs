@@ -277,3 +277,26 @@ async fn whoever_leaves_ends_the_family() {
     .await;
     eventually("nothing is left", async || house.trees().is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_parent_that_outlives_its_children_keeps_its_place() {
+    let house = House::with(&["--max-concurrent", "1"]).await;
+    let body = json!({
+        "language": "bash", "parent_code": "sleep 3", "child_code": "true", "fork_after_ms": 0
+    });
+    let family = house.post(ACME, "/v1/runs/fork", body);
+    let meanwhile = async {
+        eventually("the child has ended", async || {
+            let (_, jails) = house.get(ACME, "/v1/jails").await;
+            let rows = jails["rows"].as_array().unwrap();
+            rows.len() == 2 && rows.iter().any(|row| row["exit_code"] == 0)
+        })
+        .await;
+        let run = json!({ "language": "bash", "code": "true" });
+        assert_eq!(house.post(ACME, "/v1/runs", run).await.0, 429, "the parent still runs");
+    };
+    let ((status, forked), ()) = tokio::join!(family, meanwhile);
+    assert_eq!((status, &forked["parent"]["exit_code"]), (201, &json!(0)), "{forked}");
+    let run = json!({ "language": "bash", "code": "true" });
+    assert_eq!(house.post(ACME, "/v1/runs", run).await.0, 201);
+}

@@ -90,8 +90,11 @@ async fn what_writes_beyond_the_quota_is_ended_and_sealed_bytes_count_on() {
     assert_eq!((&ended["signal"], &ended["timed_out"]), (&json!("SIGKILL"), &json!(false)));
     let (_, jails) = house.get(ACME, "/v1/jails?limit=1").await;
     assert_eq!(jails["rows"][0]["error"], ended["error"], "the ledger says the same");
-    let (status, error) = house.post(ACME, &format!("{path}/exec"), json!({ "cmd": "true" })).await;
-    assert!(status == 429, "{error}");
+    for tail in ["exec", "snapshot"] {
+        let body = json!({ "cmd": "true" });
+        let (status, error) = house.post(ACME, &format!("{path}/{tail}"), body).await;
+        assert!(status == 429, "{tail}: {error}");
+    }
     // A run's own tree counts as long as it is there.
     let (status, error) = house.post(ACME, "/v1/workspaces", json!({})).await;
     assert!(
@@ -103,6 +106,18 @@ async fn what_writes_beyond_the_quota_is_ended_and_sealed_bytes_count_on() {
     let (status, restored) = house.post(ACME, &format!("{path}/restore"), restore).await;
     assert_eq!(status, 200, "{restored}");
     assert_eq!(house.says(&one, "ls").await, "first\n", "there is room again");
+    // What has no name is found, too; and what nobody can measure is not free.
+    let hidden = "exec 3>f; rm f; while :; do head -c 5000000 /dev/urandom >&3; sleep 0.2; done";
+    let body = json!({ "cmd": "sh", "args": ["-c", hidden], "timeout_secs": 60 });
+    let (_, ended) = house.post(ACME, &format!("{path}/exec"), body).await;
+    let why = ended["error"].as_str().unwrap_or_default();
+    assert!(why.contains("quota of bytes"), "{ended}");
+    let deep = "import os\nfor n in range(300): os.mkdir('d'); os.chdir('d')";
+    let body = json!({ "cmd": "python3", "args": ["-c", deep] });
+    let (status, ended) = house.post(ACME, &format!("{path}/exec"), body).await;
+    assert_eq!((status, &ended["exit_code"]), (200, &json!(0)), "{ended}");
+    let (status, error) = house.post(ACME, "/v1/workspaces", json!({})).await;
+    assert!(status == 429, "{error}");
 }
 
 #[tokio::test]
@@ -119,6 +134,7 @@ async fn downloads_that_nobody_reads_hold_no_more_than_their_share() {
             break response;
         }
         open.push(response);
+        assert!(open.len() < 32, "there is no end");
     };
     assert_eq!((refused.status().as_u16(), open.len()), (429, 8));
     drop(open);
