@@ -21,7 +21,7 @@ const WORTH_THREADS: usize = 32;
 
 /// From this size on, one file is hashed by all processors.
 const LARGE: u64 = 1 << 20;
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 4 << 20;
 
 /// Attributes of one file together; more do not fit into an entry.
 const MOST_ATTRIBUTES: usize = 128 * 1024;
@@ -270,19 +270,35 @@ fn content(top: &OwnedFd, entry: &Entry, pool: &Pool, buffer: &mut [u8]) -> io::
     Ok(Content { size, hash, attributes: plain(tree::attributes(&file)?) })
 }
 
+/// Reads until there is no room, or no more.
+fn fill(file: &mut File, chunk: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < chunk.len() {
+        match file.read(&mut chunk[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
+}
+
 /// BLAKE3 of an open file, and how long it is.
 pub(crate) fn hash_of(file: &mut File, buffer: &mut [u8]) -> io::Result<(u64, [u8; 32])> {
     let mut hasher = blake3::Hasher::new();
     let mut size = 0;
     if rustix::fs::fstat(&*file)?.st_size.cast_unsigned() >= LARGE {
-        let mut chunk = vec![0; CHUNK];
-        loop {
-            let read = file.read(&mut chunk)?;
-            if read == 0 {
-                break;
-            }
-            hasher.update_rayon(&chunk[..read]);
-            size += read as u64;
+        // One is read while the other is hashed.
+        let (mut chunk, mut next) = (vec![0; CHUNK], vec![0; CHUNK]);
+        let mut length = fill(file, &mut chunk)?;
+        while length > 0 {
+            let read = std::thread::scope(|scope| {
+                let reading = scope.spawn(|| fill(file, &mut next));
+                hasher.update_rayon(&chunk[..length]);
+                reading.join().map_err(|_| io::Error::other("a reading thread panicked"))?
+            })?;
+            size += length as u64;
+            std::mem::swap(&mut chunk, &mut next);
+            length = read;
         }
     } else {
         loop {
