@@ -121,6 +121,7 @@ fn write_error(error: &ApiError, response: Response) -> Response {
         | Kind::UnsupportedMedia
         | Kind::TooMany
         | Kind::BadGateway
+        | Kind::Unavailable
         | Kind::Internal => text.to_owned(),
     };
     let (mut parts, _) = response.into_parts();
@@ -186,8 +187,8 @@ impl From<crate::exec::ExecError> for ApiError {
             | E::Network(_)
             | E::Ledger(_)
             | E::NoHostId
-            | E::Layers(_)
-            | E::Stopped => Self::internal(error),
+            | E::Layers(_) => Self::internal(error),
+            E::Stopped => Self::new(Kind::Unavailable, error),
         }
     }
 }

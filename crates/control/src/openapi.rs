@@ -93,6 +93,7 @@ impl Modify for CommonAnswers {
                     common.push(("408", "The body did not arrive in time"));
                     common.push(("413", "The body is longer than 1 MiB"));
                     common.push(("415", "The body is not JSON"));
+                    common.push(("503", "The server stops, and what was asked with it"));
                 }
                 if operation.parameters.as_ref().is_some_and(|parameters| !parameters.is_empty()) {
                     common.push(("400", "A parameter of the wrong type"));

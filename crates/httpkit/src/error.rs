@@ -23,6 +23,8 @@ pub enum Kind {
     TooMany,
     /// Something behind us did not answer as it should.
     BadGateway,
+    /// The server, for a while: it stops.
+    Unavailable,
     /// The operator. The caller is not told the details.
     Internal,
 }
@@ -40,6 +42,7 @@ impl Kind {
             Self::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::BadGateway => StatusCode::BAD_GATEWAY,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

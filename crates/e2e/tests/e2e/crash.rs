@@ -10,13 +10,13 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 /// Starts runs that would go on for ever, and waits until they do.
-async fn with_runs(house: &House, marker: &str) -> JoinSet<()> {
+async fn with_runs(house: &House, marker: &str) -> JoinSet<Option<u16>> {
     let mut runs = JoinSet::new();
     for _ in 0..3 {
         let body =
             json!({ "language": "bash", "code": format!("sleep {marker} & sleep {marker}") });
         let request = house.request(As("acme-key"), Method::POST, "/v1/runs").json(&body).send();
-        runs.spawn(async move { drop(request.await) });
+        runs.spawn(async move { request.await.ok().map(|answer| answer.status().as_u16()) });
     }
     eventually("six sleepers", async || {
         leftovers::processes(&format!("sleep {marker}")).len() >= 6
@@ -86,7 +86,7 @@ async fn a_clean_stop_ends_runs_and_closes_their_rows() {
     let began = std::time::Instant::now();
     assert_eq!(house.end(Signal::TERM).await, Some(0));
     assert!(began.elapsed() < Duration::from_secs(8));
-    runs.join_all().await;
+    assert_eq!(runs.join_all().await, [Some(503); 3]);
     nothing_is_left(server, "62626").await;
     house.restart().await;
     let (_, jails) = house.get(As("acme-key"), "/v1/jails").await;
