@@ -55,13 +55,12 @@ pub(crate) fn check() -> anyhow::Result<()> {
         .context("could not start the server")?;
     let _server = Server(server);
     wait_for(&api)?;
-    // A family of runs takes as long as its parent is left to run: the other ways of running say the same.
     run(command(&program)
         .args(["run", &format!("http://{api}/openapi.json"), "-H", "Authorization: Bearer r"])
         .args(["--phases", "examples,coverage,fuzzing,stateful", "-n", "40", "-w", "1"])
         .args(["--generation-deterministic", "--no-shrink", "--continue-on-failure"])
         .args(["--request-timeout", "40", "--suppress-health-check", "all", "--no-color"])
-        .args(["--checks", CHECKS, "--exclude-operation-id", "runs_fork"])
+        .args(["--checks", CHECKS])
         // It keeps notes where it stands.
         .current_dir(&home))
 }
