@@ -1,18 +1,17 @@
 //! `agentjail flavors`: runtimes in the state directory, which jails are given read-only.
 
 use std::fs;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
-use snapshot::{UnpackLimits, Whiteouts};
+use snapshot::Whiteouts;
 
-use crate::serve::state_dir_of;
+use crate::shelf::{At, LIMITS, Remove, Shelf, archive};
 
-/// More than a runtime has, and less than a disk.
-pub(crate) const LIMITS: UnpackLimits = UnpackLimits { entries: 2_000_000, bytes: 64 << 30 };
+const KIND: &str = "flavor";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -40,55 +39,24 @@ pub(crate) struct Add {
     at: At,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct Remove {
-    name: String,
-    #[command(flatten)]
-    at: At,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct At {
-    /// The server's state directory [default: as of `agentjail serve`]
-    #[arg(long, env = "AGENTJAIL_STATE_DIR", value_name = "DIR")]
-    pub(crate) state_dir: Option<String>,
-}
-
 pub(crate) fn flavors(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Add(add) => self::add(&add)?,
+        Command::Add(Add { name, from, replace, at }) => {
+            let (target, ()) = Shelf::of(KIND, &at)?.add(&name, replace, |made, _| {
+                fs::create_dir(made)?;
+                fill(made, &from).with_context(|| format!("--from {}", from.display()))?;
+                give_bin(made)
+            })?;
+            writeln!(io::stdout(), "{name}\t{}", target.display())?;
+        }
         Command::List(at) => {
-            for (name, path) in control::flavors::list(&directory(&at)?)? {
+            for (name, path) in control::flavors::list(&Shelf::of(KIND, &at)?.path)? {
                 writeln!(io::stdout(), "{name}\t{}", path.display())?;
             }
         }
-        Command::Remove(Remove { name, at }) => {
-            let path = directory(&at)?.join(checked(&name)?);
-            put_away(&path).with_context(|| format!("there is no flavor {name}"))?;
-        }
+        Command::Remove(remove) => Shelf::remove(KIND, &remove)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn add(add: &Add) -> anyhow::Result<()> {
-    let directory = directory(&add.at)?;
-    let target = directory.join(checked(&add.name)?);
-    if target.exists() && !add.replace {
-        bail!("there is already a flavor {}: say --replace to put this in its place", add.name);
-    }
-    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
-    // Beside the others and under no name of a flavor, until it is whole.
-    let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(&directory)?;
-    let made = fresh.path().join("it");
-    fs::create_dir(&made)?;
-    fill(&made, &add.from).with_context(|| format!("--from {}", add.from.display()))?;
-    give_bin(&made)?;
-    if target.exists() {
-        put_away(&target)?;
-    }
-    fs::rename(&made, &target)?;
-    writeln!(io::stdout(), "{}\t{}", add.name, target.display())?;
-    Ok(())
 }
 
 fn fill(target: &Path, from: &Path) -> anyhow::Result<()> {
@@ -112,15 +80,6 @@ fn fill(target: &Path, from: &Path) -> anyhow::Result<()> {
         bail!("the archive is empty");
     }
     Ok(())
-}
-
-/// Opens a tar archive, plain or gzip.
-pub(crate) fn archive(path: &Path) -> io::Result<Box<dyn Read>> {
-    let mut file = fs::File::open(path)?;
-    let mut magic = [0; 2];
-    let gzip = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
-    io::Seek::rewind(&mut file)?;
-    Ok(if gzip { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) })
 }
 
 /// Archives of runtimes often have one directory at their top, and single programs have no `bin/`.
@@ -156,29 +115,4 @@ fn give_bin(made: &Path) -> anyhow::Result<()> {
         std::os::unix::fs::symlink(Path::new("..").join(&program), bin.join(&program))?;
     }
     Ok(())
-}
-
-/// Out of sight at once. A jail that has it mounted keeps it: it goes when the server next starts.
-pub(crate) fn put_away(path: &Path) -> anyhow::Result<()> {
-    if path.is_symlink() {
-        return Ok(fs::remove_file(path)?);
-    }
-    let parent = path.parent().context("a flavor is in a directory")?;
-    let aside = tempfile::Builder::new().prefix(control::PUT_AWAY).tempdir_in(parent)?;
-    fs::rename(path, aside.path().join("it"))?;
-    drop(aside.keep());
-    Ok(())
-}
-
-fn directory(at: &At) -> anyhow::Result<PathBuf> {
-    Ok(state_dir_of(at.state_dir.as_deref())?.join("flavors"))
-}
-
-fn checked(name: &str) -> anyhow::Result<&str> {
-    if !control::flavors::is_name(name) {
-        bail!(
-            "{name:?} is not a flavor's name: 1 to 32 of a-z, 0-9, `_` and `-`, beginning with a letter or a digit"
-        );
-    }
-    Ok(name)
 }

@@ -7,6 +7,7 @@ mod flavors;
 mod images;
 mod run;
 mod serve;
+mod shelf;
 mod terminal;
 
 use std::process::ExitCode;

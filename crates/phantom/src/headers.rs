@@ -76,14 +76,16 @@ pub(crate) fn prepare_request(
     Ok(())
 }
 
-/// Removes what speaks of one connection only, by name and by `Connection`'s own list.
-pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+/// Removes what speaks of one connection only, by name and by `Connection`'s own list. That cannot name what
+/// says how long the message is, or whose.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
         .collect();
     for name in listed.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);

@@ -23,6 +23,7 @@ mod serve;
 mod upstream;
 
 pub use book::{Book, Grant, LoadError, sealing_place};
+pub use headers::strip_hop_by_hop;
 pub use journal::Journal;
 pub use provider::{Injection, Provider, ProviderError, Providers};
 pub use scope::{Scope, ScopeError};

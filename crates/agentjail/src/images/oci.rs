@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use snapshot::{UnpackLimits, Whiteouts};
 
-use crate::flavors::LIMITS;
+use crate::shelf::LIMITS;
 
 /// Longer than any index, manifest or configuration is.
 const LONGEST_DOCUMENT: u64 = 4 << 20;

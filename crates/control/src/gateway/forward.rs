@@ -6,8 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue,
-    PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE,
 };
 use axum::http::uri::{PathAndQuery, Scheme};
 use axum::http::{StatusCode, Uri};
@@ -16,6 +15,7 @@ use egress::{DialError, Dialler, HostName};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use ids::WorkspaceId;
+use phantom::strip_hop_by_hop;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -27,18 +27,6 @@ use crate::workspaces::Live;
 
 /// How long the other side may take to begin its answer.
 const HEAD: Duration = Duration::from_secs(60);
-
-const HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
 
 /// Why a request was not passed on.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +137,7 @@ impl Forwarder {
         mut request: Request,
     ) -> Result<Response, ForwardError> {
         let upgrade = upgrade_of(request.headers());
-        strip(request.headers_mut());
+        strip_hop_by_hop(request.headers_mut());
         // Framed anew, from the body that is sent.
         request.headers_mut().remove(EXPECT);
         let client = upgrade.as_ref().map(|protocol| {
@@ -177,11 +165,11 @@ impl Forwarder {
                     .tasks
                     .spawn(async move { stop.run_until_cancelled(relay(client, server)).await });
             }
-            strip(response.headers_mut());
+            strip_hop_by_hop(response.headers_mut());
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().extend(protocol.map(|protocol| (UPGRADE, protocol)));
         } else {
-            strip(response.headers_mut());
+            strip_hop_by_hop(response.headers_mut());
         }
         Ok(response.map(Body::new))
     }
@@ -201,21 +189,6 @@ fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
     let asks = asks.flat_map(|value| value.split(','));
     let asks = asks.into_iter().any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
     if asks { headers.get(UPGRADE).cloned() } else { None }
-}
-
-/// Removes what speaks of one connection only, by name and by `Connection`'s own list.
-fn strip(headers: &mut HeaderMap) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .filter(|name| *name != CONTENT_LENGTH && *name != HOST)
-        .collect();
-    for name in HOP_BY_HOP.iter().chain(&listed) {
-        headers.remove(name);
-    }
 }
 
 /// Takes out what is for us, not for what runs in a jail.

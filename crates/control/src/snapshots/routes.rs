@@ -10,7 +10,7 @@ use axum::response::IntoResponse;
 use httpkit::{ApiError, Kind, Path, Query};
 use ids::{SnapshotId, TenantId, TreeId};
 use serde::Deserialize;
-use snapshot::{ArchiveError, Difference, ManifestError};
+use snapshot::{ArchiveError, Difference, ManifestError, Stratum};
 use store::{Page, Snapshot, SnapshotFilter, SnapshotRow, SnapshotTotals};
 use utoipa::IntoParams;
 
@@ -23,7 +23,7 @@ use crate::caller::Caller;
 use crate::edge::internal;
 use crate::exec::Place;
 use crate::jails::{DEFAULT_LIMIT, MOST_ROWS, capped};
-use crate::layers::{LayerError, blocking};
+use crate::layers::{Chain, LayerError, blocking};
 use crate::openapi::ErrorBody;
 use crate::produced;
 
@@ -140,12 +140,10 @@ pub(crate) async fn manifest(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let found = find(&app, &caller, &id).await?.snapshot;
-    let place = download(&app, &found.tenant)?;
-    let (strata, chain) = app.workspaces.layers().strata(&found.layer).await?;
+    let Reading { strata, kept, .. } = reading(&app, &caller, &id).await?;
     let body = produced::body(move |to| {
         let written = entries::write_manifest(&strata, to);
-        drop((chain, place));
+        drop(kept);
         written
     });
     Ok(([(CONTENT_TYPE, "application/json")], body))
@@ -164,13 +162,11 @@ pub(crate) async fn tar(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let found = find(&app, &caller, &id).await?.snapshot;
-    let place = download(&app, &found.tenant)?;
-    let (strata, chain) = app.workspaces.layers().strata(&found.layer).await?;
+    let Reading { found, strata, kept } = reading(&app, &caller, &id).await?;
     let name = format!("attachment; filename=\"{}.tar\"", found.id);
     let body = produced::body(move |to| {
         let written = snapshot::write_archive(&strata, to);
-        drop((chain, place));
+        drop(kept);
         written
     });
     let headers = [(CONTENT_TYPE, "application/x-tar".to_owned()), (CONTENT_DISPOSITION, name)];
@@ -226,12 +222,10 @@ pub(crate) async fn verify(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<axum::Json<Verified>, ApiError> {
-    let found = find(&app, &caller, &id).await?.snapshot;
-    let place = download(&app, &found.tenant)?;
-    let (strata, chain) = app.workspaces.layers().strata(&found.layer).await?;
+    let Reading { strata, kept, .. } = reading(&app, &caller, &id).await?;
     let read = tokio::task::spawn_blocking(move || {
         let read = snapshot::write_archive(&strata, io::sink());
-        drop((chain, place));
+        drop(kept);
         read
     });
     let error = match read.await.map_err(internal)? {
@@ -248,14 +242,23 @@ pub(crate) async fn verify(
     Ok(axum::Json(Verified { intact: error.is_none(), error }))
 }
 
-/// The right to have something read from disk, for as long as that takes.
-fn download(app: &App, tenant: &TenantId) -> Result<Place, ApiError> {
-    app.downloads.take_one(tenant).map_err(|_| {
+/// A snapshot that is to be read from disk, and what must be kept for as long as that takes.
+struct Reading {
+    found: Snapshot,
+    strata: Vec<Stratum>,
+    kept: (Chain, Place),
+}
+
+async fn reading(app: &App, caller: &Caller, id: &str) -> Result<Reading, ApiError> {
+    let found = find(app, caller, id).await?.snapshot;
+    let place = app.downloads.take_one(&found.tenant).map_err(|_| {
         ApiError::said(
             Kind::TooMany,
             "too many snapshots are being read at once: let one end first",
         )
-    })
+    })?;
+    let (strata, chain) = app.workspaces.layers().strata(&found.layer).await?;
+    Ok(Reading { found, strata, kept: (chain, place) })
 }
 
 /// One of many: if it cannot be read, the others are shown all the same.

@@ -1,0 +1,105 @@
+//! A shelf: named directories in the state that jails are given read-only. Flavors stand on one, images on
+//! another.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use snapshot::UnpackLimits;
+
+use crate::serve::state_dir_of;
+
+/// More than a runtime or a distribution has, and less than a disk.
+pub(crate) const LIMITS: UnpackLimits = UnpackLimits { entries: 2_000_000, bytes: 64 << 30 };
+
+#[derive(Debug, Args)]
+pub(crate) struct At {
+    /// The server's state directory [default: as of `agentjail serve`]
+    #[arg(long, env = "AGENTJAIL_STATE_DIR", value_name = "DIR")]
+    state_dir: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    name: String,
+    #[command(flatten)]
+    at: At,
+}
+
+/// Where things of one kind stand.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    kind: &'static str,
+    pub(crate) path: PathBuf,
+}
+
+impl Shelf {
+    /// Of a kind, which is also the directory's name, but for an `s`.
+    pub(crate) fn of(kind: &'static str, at: &At) -> anyhow::Result<Self> {
+        let path = state_dir_of(at.state_dir.as_deref())?.join(format!("{kind}s"));
+        Ok(Self { kind, path })
+    }
+
+    /// Puts something there: whole, or not at all. `fill` is given its directory, which it makes, and one beside
+    /// it that is gone afterwards.
+    pub(crate) fn add<T>(
+        &self,
+        name: &str,
+        replace: bool,
+        fill: impl FnOnce(&Path, &Path) -> anyhow::Result<T>,
+    ) -> anyhow::Result<(PathBuf, T)> {
+        let kind = self.kind;
+        let target = self.place_of(name)?;
+        if target.exists() && !replace {
+            bail!("the {kind} {name} is there already: say --replace to put this in its place");
+        }
+        fs::create_dir_all(&self.path).with_context(|| self.path.display().to_string())?;
+        // Under no name that one can have, until it is whole.
+        let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.path)?;
+        let made = fresh.path().join("it");
+        let filled = fill(&made, fresh.path())?;
+        if target.exists() {
+            put_away(&target)?;
+        }
+        fs::rename(&made, &target)?;
+        Ok((target, filled))
+    }
+
+    pub(crate) fn remove(kind: &'static str, Remove { name, at }: &Remove) -> anyhow::Result<()> {
+        let target = Self::of(kind, at)?.place_of(name)?;
+        put_away(&target).with_context(|| format!("there is no {kind} {name}"))
+    }
+
+    fn place_of(&self, name: &str) -> anyhow::Result<PathBuf> {
+        if !control::flavors::is_name(name) {
+            bail!(
+                "{name:?} is no name of a {}: 1 to 32 of a-z, 0-9, `_` and `-`, beginning with a letter or a digit",
+                self.kind
+            );
+        }
+        Ok(self.path.join(name))
+    }
+}
+
+/// Opens a tar archive, plain or gzip.
+pub(crate) fn archive(path: &Path) -> io::Result<Box<dyn Read>> {
+    let mut file = fs::File::open(path)?;
+    let mut magic = [0; 2];
+    let gzip = file.read_exact(&mut magic).is_ok() && magic == [0x1f, 0x8b];
+    io::Seek::rewind(&mut file)?;
+    Ok(if gzip { Box::new(flate2::read::MultiGzDecoder::new(file)) } else { Box::new(file) })
+}
+
+/// Out of sight at once. A jail that has it mounted keeps it: it goes when the server next starts.
+fn put_away(path: &Path) -> anyhow::Result<()> {
+    if path.is_symlink() {
+        return Ok(fs::remove_file(path)?);
+    }
+    let parent = path.parent().context("it is on a shelf")?;
+    let aside = tempfile::Builder::new().prefix(control::PUT_AWAY).tempdir_in(parent)?;
+    fs::rename(path, aside.path().join("it"))?;
+    drop(aside.keep());
+    Ok(())
+}
