@@ -56,14 +56,20 @@ impl Shelf {
             bail!("the {kind} {name} is there already: say --replace to put this in its place");
         }
         fs::create_dir_all(&self.path).with_context(|| self.path.display().to_string())?;
+        // One at a time, so that what is half made is nobody's: left by one that was killed.
+        let alone = fs::File::open(&self.path)?;
+        alone.lock()?;
+        control::remove_beginning(&self.path, control::IN_THE_MAKING);
         // Under no name that one can have, until it is whole.
-        let fresh = tempfile::Builder::new().prefix(".new-").tempdir_in(&self.path)?;
+        let fresh =
+            tempfile::Builder::new().prefix(control::IN_THE_MAKING).tempdir_in(&self.path)?;
         let made = fresh.path().join("it");
         let filled = fill(&made, fresh.path())?;
         if target.exists() {
             put_away(&target)?;
         }
         fs::rename(&made, &target)?;
+        drop((fresh, alone));
         Ok((target, filled))
     }
 

@@ -40,4 +40,6 @@ pub use exec::{NetworkUse, RefusedUse, flavors, images};
 pub use keys::{ApiKeys, KeyError};
 pub use openapi::document as openapi_document;
 pub use serve::{ServeError, serve};
-pub use state::{FirstStart, Lock, PUT_AWAY, StateDir, StateError};
+pub use state::{
+    FirstStart, IN_THE_MAKING, Lock, PUT_AWAY, StateDir, StateError, remove_beginning,
+};

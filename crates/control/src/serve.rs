@@ -78,7 +78,7 @@ pub async fn serve(
     };
     let store = Store::open(&config.state.database()).await?;
     close_abandoned(&store).await?;
-    config.state.empty_put_away();
+    config.state.tidy_shelves();
     let book = Book::load(&store, Arc::clone(&vault)).await?;
     let phantom =
         phantom::Config { providers: config.providers.clone(), silence: config.upstream_silence };

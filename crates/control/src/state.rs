@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 
 use secret::{MASTER_KEY_BYTES, Secret, Vault};
 
+/// What the names of flavors and images begin with that are being made, by whoever holds a lock on the
+/// directory they are in.
+pub const IN_THE_MAKING: &str = ".new-";
+
 /// What the names of flavors and images begin with that are to go when no jail can have them any more.
 pub const PUT_AWAY: &str = ".old-";
 
@@ -83,18 +87,14 @@ impl StateDir {
         self.path.join("images")
     }
 
-    /// Removes flavors and images that were put away while a former server's jails could have them mounted.
-    pub fn empty_put_away(&self) {
+    /// Removes flavors and images that were put away while a former server's jails could have them mounted,
+    /// and what is left of one whose making was broken off.
+    pub fn tidy_shelves(&self) {
         for directory in [self.flavors(), self.images()] {
-            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-            for entry in entries {
-                let name = entry.file_name();
-                if !name.to_str().is_some_and(|name| name.starts_with(PUT_AWAY)) {
-                    continue;
-                }
-                if let Err(error) = fs::remove_dir_all(entry.path()) {
-                    tracing::warn!(path = %entry.path().display(), %error, "not removed");
-                }
+            remove_beginning(&directory, PUT_AWAY);
+            // Whoever makes one holds the directory.
+            if File::open(&directory).is_ok_and(|held| held.try_lock().is_ok()) {
+                remove_beginning(&directory, IN_THE_MAKING);
             }
         }
     }
@@ -113,6 +113,19 @@ impl StateDir {
         let first = if path.exists() { FirstStart::No } else { FirstStart::Yes };
         let make = || format!("aj_{}", hex(&Vault::random_master_key()[..24]));
         Ok((secret_file(&path, make)?, first))
+    }
+}
+
+/// Removes the directories in one whose names begin with something of ours.
+pub fn remove_beginning(directory: &Path, with: &str) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        if !entry.file_name().to_str().is_some_and(|name| name.starts_with(with)) {
+            continue;
+        }
+        if let Err(error) = fs::remove_dir_all(entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %error, "not removed");
+        }
     }
 }
 

@@ -66,9 +66,11 @@ pub(crate) async fn layout(at: &Path, spoil: &str) {
 
 #[tokio::test]
 async fn a_jail_has_the_root_that_was_brought() {
-    let house = House::new().await;
+    let mut house = House::new().await;
     let state = house.state.path().join("state");
     let state = state.to_str().unwrap();
+    // As a killed one leaves it.
+    std::fs::create_dir_all(format!("{state}/images/.new-left/it/root")).unwrap();
     let from = tempfile::tempdir().unwrap();
     let at = from.path().join("tiny");
     layout(&at, "nothing").await;
@@ -143,6 +145,15 @@ async fn a_jail_has_the_root_that_was_brought() {
     assert!(well, "{said}");
     let (_, list) = house.get(ACME, "/v1/images").await;
     assert_eq!(list.as_array().unwrap().len(), 1);
+    let names = || {
+        let entries = std::fs::read_dir(format!("{state}/images")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    assert!(!names().contains(&".new-left".to_owned()), "{:?}", names());
+    assert_eq!(names().len(), 2, "what was put away stays for those who have it: {:?}", names());
+    house.end(rustix::process::Signal::KILL).await;
+    house.restart().await;
+    assert_eq!(names(), ["packed"], "nobody has it any more");
 }
 
 #[tokio::test]
