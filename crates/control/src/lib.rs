@@ -23,7 +23,6 @@ mod layers;
 mod metrics;
 pub mod network;
 mod openapi;
-mod produced;
 mod public;
 mod rates;
 mod runs;

@@ -11,15 +11,15 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, Kind};
 
-/// No request body is longer.
+/// No request body is longer, unless its route says so.
 pub const BODY_LIMIT: usize = 1024 * 1024;
 
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A JSON body.
+/// A JSON body, of at most `LIMIT` bytes.
 #[derive(Debug)]
-pub struct Json<T>(pub T);
+pub struct Json<T, const LIMIT: usize = BODY_LIMIT>(pub T);
 
 /// A JSON object read as two things at once: options that many requests share are a type of their
 /// own, and an error still names the field.
@@ -34,11 +34,11 @@ pub struct Path<T>(pub T);
 #[derive(Debug)]
 pub struct Query<T>(pub T);
 
-impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
+impl<S: Sync, T: DeserializeOwned, const LIMIT: usize> FromRequest<S> for Json<T, LIMIT> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        Ok(Self(parse(&bytes(request).await?)?))
+        Ok(Self(parse(&bytes(request, LIMIT).await?)?))
     }
 }
 
@@ -46,7 +46,7 @@ impl<S: Sync, A: DeserializeOwned, B: DeserializeOwned> FromRequest<S> for JsonP
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        let bytes = bytes(request).await?;
+        let bytes = bytes(request, BODY_LIMIT).await?;
         Ok(Self(parse(&bytes)?, parse(&bytes)?))
     }
 }
@@ -75,9 +75,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     }
 }
 
-async fn bytes(request: Request<Body>) -> Result<Vec<u8>, ApiError> {
+async fn bytes(request: Request<Body>, limit: usize) -> Result<Vec<u8>, ApiError> {
     let too_large =
-        || ApiError::said(Kind::TooLarge, format!("the body is longer than {BODY_LIMIT} bytes"));
+        || ApiError::said(Kind::TooLarge, format!("the body is longer than {limit} bytes"));
     if !is_json(request.headers()) {
         return Err(ApiError::said(
             Kind::UnsupportedMedia,
@@ -85,11 +85,11 @@ async fn bytes(request: Request<Body>) -> Result<Vec<u8>, ApiError> {
         ));
     }
     let declared = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
-    if declared.and_then(|value| value.parse::<usize>().ok()).is_some_and(|n| n > BODY_LIMIT) {
-        discard(request.into_body()).await;
+    if declared.and_then(|value| value.parse::<usize>().ok()).is_some_and(|n| n > limit) {
+        discard(request.into_body(), limit).await;
         return Err(too_large());
     }
-    let body = Limited::new(request.into_body(), BODY_LIMIT).collect();
+    let body = Limited::new(request.into_body(), limit).collect();
     let Ok(body) = tokio::time::timeout(PATIENCE, body).await else {
         return Err(ApiError::said(Kind::Timeout, "the body did not arrive in time"));
     };
@@ -102,9 +102,9 @@ async fn bytes(request: Request<Body>) -> Result<Vec<u8>, ApiError> {
 
 /// Reads and forgets what a client is sending: one that is cut off in the middle often does not see the
 /// answer. Within limits; one that goes on is cut off all the same.
-async fn discard(body: Body) {
+async fn discard(body: Body, limit: usize) {
     let read = async {
-        let mut body = Limited::new(body, 16 * BODY_LIMIT);
+        let mut body = Limited::new(body, limit.saturating_mul(16));
         while let Some(Ok(_)) = body.frame().await {}
     };
     drop(tokio::time::timeout(Duration::from_secs(5), read).await);

@@ -12,7 +12,9 @@ mod fork;
 mod landlock_abi;
 mod mount_setattr;
 mod seccomp;
+mod session;
 mod signal;
+mod signal_wait;
 mod socket_filter;
 mod unshare;
 
@@ -24,6 +26,8 @@ pub use fork::{Forked, fork};
 pub use landlock_abi::landlock_abi;
 pub use mount_setattr::{MountAttributes, Reach, map_owner, restrict_mount};
 pub use seccomp::{MAX_INSTRUCTIONS, install_filter};
+pub use session::lead_a_session;
 pub use signal::{child_signals, restore_signals};
+pub use signal_wait::Waiting;
 pub use socket_filter::attach_filter;
 pub use unshare::unshare;

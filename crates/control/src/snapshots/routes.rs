@@ -25,7 +25,7 @@ use crate::exec::Place;
 use crate::jails::{DEFAULT_LIMIT, MOST_ROWS, capped};
 use crate::layers::{Chain, LayerError, blocking};
 use crate::openapi::ErrorBody;
-use crate::produced;
+use httpkit::produced;
 
 /// Differences that are listed.
 const LISTED: u32 = 1000;

@@ -1,0 +1,203 @@
+//! Reading a file: as a stream, whole or in part.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH,
+    IF_RANGE, LAST_MODIFIED, RANGE,
+};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use rustix::fs::{OFlags, Stat};
+
+use super::error::FileError;
+use super::root::{Place, Root};
+use crate::blocking::blocking;
+use crate::problem::{Code, Problem};
+
+/// Bytes of a piece that are read at once, off the async workers.
+const PIECE: u64 = 256 * 1024;
+
+/// What is read of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Extent {
+    from: u64,
+    length: u64,
+}
+
+/// Says which content this is: another content has another. Quoted, as in the header.
+pub(super) fn etag(about: &Stat) -> String {
+    format!(
+        "\"{:x}-{:x}-{:x}{:08x}\"",
+        about.st_ino,
+        about.st_size,
+        about.st_mtime,
+        about.st_mtime_nsec
+    )
+}
+
+/// The answer to a `GET`.
+pub(super) async fn answer(root: Root, place: Place, asked: HeaderMap) -> Result<Response, Problem> {
+    let opened = blocking(move || {
+        let (file, about) = root.file(&place, OFlags::RDONLY)?;
+        let file = File::from(file);
+        let size = u64::try_from(about.st_size).unwrap_or_default();
+        let wanted = wanted(&asked, &about, size);
+        // What fits in one piece is read here: the common case costs one trip to another thread.
+        let whole = match wanted {
+            Wanted::Part(_, extent) if extent.length <= PIECE => {
+                Some(piece(&file, extent).map_err(|error| told(&place, &error))?)
+            }
+            _ => None,
+        };
+        Ok::<_, FileError>((file, about, size, wanted, whole))
+    });
+    let (file, about, size, wanted, whole) = opened.await?;
+    let (status, extent) = match wanted {
+        Wanted::Unchanged => (StatusCode::NOT_MODIFIED, None),
+        Wanted::Part(status, extent) => (status, Some(extent)),
+        Wanted::Nothing => {
+            let problem = Problem::new(Code::RangeNotSatisfiable, format!("the file has {size} bytes"));
+            let mut response = problem.into_response();
+            header(response.headers_mut(), CONTENT_RANGE, &format!("bytes */{size}"));
+            return Ok(response);
+        }
+    };
+    let body = match (extent, whole) {
+        (None, _) => Body::empty(),
+        (Some(_), Some(bytes)) => Body::from(bytes),
+        (Some(extent), None) => Body::from_stream(pieces(file, extent)),
+    };
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    header(headers, CONTENT_TYPE, "application/octet-stream");
+    header(headers, ACCEPT_RANGES, "bytes");
+    header(headers, ETAG, &etag(&about));
+    if let Ok(instant) = jiff::Timestamp::from_second(about.st_mtime) {
+        header(headers, LAST_MODIFIED, &instant.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
+    }
+    if let Some(extent) = extent {
+        header(headers, CONTENT_LENGTH, &extent.length.to_string());
+        if status == StatusCode::PARTIAL_CONTENT {
+            let last = extent.from + extent.length - 1;
+            header(headers, CONTENT_RANGE, &format!("bytes {}-{last}/{size}", extent.from));
+        }
+    }
+    Ok(response)
+}
+
+fn header(headers: &mut HeaderMap, name: axum::http::HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+/// What a request comes down to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Part(StatusCode, Extent),
+    Unchanged,
+    Nothing,
+}
+
+fn wanted(asked: &HeaderMap, about: &Stat, size: u64) -> Wanted {
+    let etag = etag(about);
+    let text = |name| asked.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if let Some(known) = text(IF_NONE_MATCH)
+        && (known.trim() == "*" || known.split(',').any(|one| one.trim() == etag))
+    {
+        return Wanted::Unchanged;
+    }
+    let whole = Wanted::Part(StatusCode::OK, Extent { from: 0, length: size });
+    let Some(range) = text(RANGE) else { return whole };
+    if text(IF_RANGE).is_some_and(|condition| condition.trim() != etag) {
+        return whole;
+    }
+    match parse_range(range, size) {
+        // Several parts, or another unit: the whole is a right answer, too.
+        None => whole,
+        Some(None) => Wanted::Nothing,
+        Some(Some(extent)) => Wanted::Part(StatusCode::PARTIAL_CONTENT, extent),
+    }
+}
+
+/// `bytes=A-B`, `bytes=A-`, `bytes=-N`. `None`: not understood; `Some(None)`: past the end.
+fn parse_range(text: &str, size: u64) -> Option<Option<Extent>> {
+    let (first, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
+    let (first, last) = (first.trim(), last.trim());
+    if last.contains(',') {
+        return None;
+    }
+    let (from, to) = if first.is_empty() {
+        let count: u64 = last.parse().ok()?;
+        if count == 0 {
+            return Some(None);
+        }
+        (size.saturating_sub(count), size)
+    } else {
+        let from: u64 = first.parse().ok()?;
+        let to = if last.is_empty() { size } else { last.parse::<u64>().ok()?.saturating_add(1) };
+        if to <= from {
+            return None;
+        }
+        (from, to.min(size))
+    };
+    Some((from < size).then_some(Extent { from, length: to - from }))
+}
+
+/// Reads an extent that fits in memory.
+fn piece(file: &File, extent: Extent) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(extent.length).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, extent.from)?;
+    Ok(bytes.into())
+}
+
+/// A file piece by piece, each read when the client has taken the one before: no thread waits for a
+/// slow client. A file that has become shorter breaks the stream off; the length was promised.
+fn pieces(
+    file: File,
+    extent: Extent,
+) -> impl futures_util::Stream<Item = io::Result<Bytes>> + Send {
+    futures_util::stream::try_unfold((Arc::new(file), extent), |(file, rest)| async move {
+        if rest.length == 0 {
+            return Ok(None);
+        }
+        let now = Extent { from: rest.from, length: rest.length.min(PIECE) };
+        let next = Extent { from: rest.from + now.length, length: rest.length - now.length };
+        let reader = Arc::clone(&file);
+        let bytes = blocking(move || piece(&reader, now)).await?;
+        Ok(Some((bytes, (file, next))))
+    })
+}
+
+fn told(place: &Place, error: &io::Error) -> FileError {
+    match error.raw_os_error() {
+        Some(errno) => place.error(rustix::io::Errno::from_raw_os_error(errno)),
+        None => FileError::Os { path: place.path.clone(), text: error.to_string(), errno: 0 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_the_standard_says() {
+        let part = |text| parse_range(text, 10);
+        assert_eq!(part("bytes=0-3"), Some(Some(Extent { from: 0, length: 4 })));
+        assert_eq!(part("bytes=8-"), Some(Some(Extent { from: 8, length: 2 })));
+        assert_eq!(part("bytes=8-99"), Some(Some(Extent { from: 8, length: 2 })));
+        assert_eq!(part("bytes=-3"), Some(Some(Extent { from: 7, length: 3 })));
+        assert_eq!(part("bytes=-99"), Some(Some(Extent { from: 0, length: 10 })));
+        assert_eq!(part("bytes=10-"), Some(None));
+        assert_eq!(part("bytes=-0"), Some(None));
+        assert_eq!(part("bytes=5-2"), None);
+        assert_eq!(part("bytes=0-1,3-4"), None);
+        assert_eq!(part("lines=0-1"), None);
+    }
+}

@@ -1,0 +1,27 @@
+//! The sandbox agent: what is in one sandbox (files, processes, terminals, coding agents), over HTTP.
+//!
+//! It needs no privileges and knows nothing of tenants, jails or keys: it runs inside a sandbox as whoever
+//! owns it. What it starts ends with it.
+
+mod app;
+mod blocking;
+mod config;
+mod desktop;
+mod edge;
+mod events;
+mod files;
+mod health;
+mod openapi;
+mod patience;
+mod problem;
+mod processes;
+mod serve;
+mod token;
+mod ui;
+mod wire;
+
+pub use config::{AgentLimits, Config, Cors, Environment};
+pub use processes::descendants;
+pub use openapi::document as openapi_document;
+pub use serve::{ServeError, serve};
+pub use token::Token;

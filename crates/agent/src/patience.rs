@@ -1,0 +1,55 @@
+//! Answers that take long: white space keeps client and gateways waiting until the JSON is there.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use crate::problem::Problem;
+
+/// How long an answer may take before its head is sent: clients give up after 30 s of nothing.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// How often a sign of life is sent from then on.
+const SIGN: Duration = Duration::from_secs(5);
+
+type Work<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
+
+/// Answers with what the work gives. When it takes longer than a client waits, the status is 200 whatever comes:
+/// a problem that shows up later is the body.
+pub(crate) async fn answer<T: Serialize + Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<Response, Problem> {
+    let mut work: Work<T> = Box::pin(work);
+    match timeout(HEAD, work.as_mut()).await {
+        Ok(Ok(value)) => Ok(axum::Json(value).into_response()),
+        Ok(Err(problem)) => Err(problem),
+        Err(_) => {
+            let body = futures_util::stream::unfold(Some(work), |work| async {
+                let mut work = work?;
+                match timeout(SIGN, work.as_mut()).await {
+                    Err(_) => Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), Some(work))),
+                    Ok(done) => Some((Ok(json(done)), None)),
+                }
+            });
+            // The client sees the first byte at once.
+            let begin = futures_util::stream::once(async { Ok(Bytes::from_static(b" ")) });
+            let body = futures_util::StreamExt::chain(begin, body);
+            Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response())
+        }
+    }
+}
+
+fn json<T: Serialize>(done: Result<T, Problem>) -> Bytes {
+    let text = match done {
+        Ok(value) => serde_json::to_vec(&value),
+        Err(problem) => serde_json::to_vec(&problem.body()),
+    };
+    text.unwrap_or_else(|_| b"null".to_vec()).into()
+}

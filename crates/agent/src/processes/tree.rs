@@ -1,0 +1,57 @@
+//! Processes and what descends from them, as `/proc` tells it.
+
+use std::collections::HashSet;
+use std::fs;
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+/// Processes that are looked at in one go: a fork bomb must not keep us here.
+const MOST: usize = 10_000;
+
+/// Signals a process, its group, and all that descends from it, groups of their own included.
+pub(crate) fn kill(pid: Pid, signal: Signal) {
+    // Those that left the group are found while their parents still live.
+    let strays: Vec<Pid> = descendants(pid);
+    let _ = kill_process_group(pid, signal);
+    let _ = kill_process(pid, signal);
+    for stray in strays {
+        let _ = kill_process(stray, signal);
+    }
+}
+
+/// Stops, or lets go on, all that descends from this process.
+pub(crate) fn freeze(signal: Signal) -> usize {
+    let below = descendants(rustix::process::getpid());
+    for process in &below {
+        let _ = kill_process(*process, signal);
+    }
+    below.len()
+}
+
+/// What descends from a process, parents first.
+pub fn descendants(pid: Pid) -> Vec<Pid> {
+    let mut found: Vec<Pid> = children(pid);
+    let mut seen: HashSet<Pid> = found.iter().copied().collect();
+    let mut next = 0;
+    while next < found.len() && found.len() < MOST {
+        for child in children(found[next]) {
+            if seen.insert(child) {
+                found.push(child);
+            }
+        }
+        next += 1;
+    }
+    found
+}
+
+fn children(pid: Pid) -> Vec<Pid> {
+    let pid = pid.as_raw_nonzero();
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let mut found = Vec::new();
+    for thread in threads.flatten() {
+        let Ok(text) = fs::read_to_string(thread.path().join("children")) else { continue };
+        let numbers = text.split_ascii_whitespace().filter_map(|number| number.parse().ok());
+        found.extend(numbers.filter_map(Pid::from_raw));
+    }
+    found
+}

@@ -1,0 +1,66 @@
+//! A server's life: made, announced, served, drained.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, router};
+use crate::config::Config;
+use crate::files::Root;
+use crate::processes::{Processes, Spawner, shield_is_free};
+
+/// Why a server does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("could not listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("could not open the root directory {path}")]
+    Root { path: PathBuf, source: io::Error },
+    #[error("could not prepare {path}")]
+    Prepare { path: PathBuf, source: io::Error },
+    #[error("could not start")]
+    Start(#[source] io::Error),
+}
+
+/// Serves until `stop`. `ready` is told the address once requests are taken.
+pub async fn serve(
+    config: Config,
+    stop: CancellationToken,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), ServeError> {
+    let address = config.address;
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
+    let bound = listener.local_addr().map_err(ServeError::Start)?;
+    let (app, spawner) = prepare(config, stop.clone())?;
+    ready(bound);
+    let grace = app.config.grace;
+    let processes = app.processes.clone();
+    httpkit::serve(listener, router(app), stop, grace).await;
+    processes.end_all().await;
+    spawner.drain().await;
+    Ok(())
+}
+
+fn prepare(config: Config, stop: CancellationToken) -> Result<(App, Spawner), ServeError> {
+    let root = config.root.clone();
+    let files = Root::open(&root, &config.home)
+        .map_err(|source| ServeError::Root { path: root, source })?;
+    let scratch = config.data.join("scratch");
+    private_directory(&scratch)
+        .map_err(|source| ServeError::Prepare { path: scratch.clone(), source })?;
+    let spawner = Spawner::start(config.shield || shield_is_free()).map_err(ServeError::Start)?;
+    let environment = Arc::new(config.environment.clone());
+    let home = files.home().to_owned();
+    let processes = Processes::new(spawner.clone(), environment, home, scratch);
+    Ok((App { config: Arc::new(config), files, processes, stop }, spawner))
+}
+
+fn private_directory(path: &std::path::Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
