@@ -37,10 +37,10 @@ export function App({ root, keep }: { root: URL; keep: Keep }) {
   if (refused) return <SignIn root={root} wrong={access.token !== undefined} enter={signIn} />;
   return (
     <HttpProvider value={http}>
-      <a class="skip" href={fragmentOf(place)} onClick={skip}>
-        Skip to content
-      </a>
       <header class="top">
+        <a class="skip" href={fragmentOf(place)} onClick={skip}>
+          Skip to content
+        </a>
         <span class="brand">
           <span aria-hidden="true" class="mark" />
           Sandbox agent
@@ -82,6 +82,8 @@ function usePlace(): Place {
   useEffect(() => {
     const read = () => setPlace(placeOf(location.hash));
     addEventListener("hashchange", read);
+    // It may have changed since the first drawing.
+    read();
     return () => removeEventListener("hashchange", read);
   }, []);
   useEffect(() => {

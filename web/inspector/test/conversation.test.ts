@@ -126,7 +126,10 @@ describe("a conversation", () => {
 
   it("takes a permission for answered when the agent goes on", () => {
     const going = update({ sessionUpdate: "tool_call_update", toolCallId: "t", status: "in_progress" });
-    expect(outcome(talk(permission, going))).toBe("answered");
+    const conversation = talk(permission, going);
+    expect(outcome(conversation)).toBe("answered");
+    conversation.sent({ id: 5, result: { outcome: { outcome: "selected", optionId: "yes" } } });
+    expect(outcome(conversation)).toBe("Allow");
     expect(outcome(talk(permission, { id: 1, result: { stopReason: "cancelled" } }))).toBe("no longer asked");
   });
 

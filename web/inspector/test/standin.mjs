@@ -12,6 +12,7 @@ import { setTimeout as pause } from "node:timers/promises";
 
 const upstream = new URL(process.env.UPSTREAM_URL ?? "http://127.0.0.1:2468");
 const token = process.env.TOKEN ?? "t";
+const prefix = process.env.PREFIX ?? "";
 const port = Number(process.env.PORT ?? 2470);
 const dist = new URL("../dist/", import.meta.url).pathname;
 
@@ -124,6 +125,7 @@ class Agent {
     this.sessions.set(sessionId, cancel);
     const say = async (words, sessionUpdate = "agent_message_chunk") => {
       for (const word of words.split(/(?<= )/)) {
+        if (cancel.signal.aborted) return;
         this.update(sessionId, { sessionUpdate, content: { type: "text", text: word } });
         await pause(15);
       }
@@ -273,7 +275,13 @@ function pass(request, response) {
   request.pipe(forward);
 }
 
+/** A gateway may serve the whole below a prefix, which it takes off. */
+function stripped(url) {
+  return prefix !== "" && url.startsWith(`${prefix}/`) ? url.slice(prefix.length) : url;
+}
+
 const http = createServer(async (request, response) => {
+  request.url = stripped(request.url);
   const url = new URL(request.url, "http://x");
   const [, , resource, id, ...rest] = url.pathname.split("/").map(decodeURIComponent);
   if (url.pathname.startsWith("/ui/")) return page(response, url.pathname);
@@ -316,7 +324,7 @@ http.on("upgrade", (request, socket, head) => {
     const headers = [];
     for (let n = 0; n < request.rawHeaders.length; n += 2)
       headers.push(`${request.rawHeaders[n]}: ${request.rawHeaders[n + 1]}`);
-    forward.write(`GET ${request.url} HTTP/1.1\r\n${headers.join("\r\n")}\r\n\r\n`);
+    forward.write(`GET ${stripped(request.url)} HTTP/1.1\r\n${headers.join("\r\n")}\r\n\r\n`);
     forward.write(head);
     socket.pipe(forward).pipe(socket);
   });
@@ -324,4 +332,4 @@ http.on("upgrade", (request, socket, head) => {
   socket.on("error", () => forward.destroy());
 });
 
-http.listen(port, "127.0.0.1", () => console.log(`http://127.0.0.1:${port}/ui/#token=${token}`));
+http.listen(port, "127.0.0.1", () => console.log(`http://127.0.0.1:${port}${prefix}/ui/#token=${token}`));

@@ -34,6 +34,8 @@ export class Connection {
   readonly conversation = new Conversation();
   /** The newest messages, oldest first. */
   readonly log: LogEntry[] = [];
+  /** Whose server it is, as soon as that is known: a server that has restarted wants to be told. */
+  agent: string | undefined;
   state: ConnectionState = "closed";
   problem: Problem | undefined;
   readonly #http: Http;
@@ -83,25 +85,28 @@ export class Connection {
     this.#become("closed");
   }
 
-  /** Sends a request and waits for its result. `agent` is needed the first time. */
-  async call(method: string, params: Fields, agent?: string): Promise<Fields> {
+  /** Sends a request and waits for its result. */
+  async call(method: string, params: Fields): Promise<Fields> {
     const envelope: Envelope = { jsonrpc: "2.0", id: `inspector-${this.#run}-${++this.#requests}`, method, params };
     const sessionId = textOf(params.sessionId);
     this.#send(envelope);
     let answer: Envelope;
     try {
-      answer = fieldsOf(await this.#post(envelope, agent));
+      answer = fieldsOf(await this.#post(envelope));
     } catch (error) {
       const problem = Problem.from(error);
       this.conversation.failed(sessionId, problem.title, problem.detail);
       this.#changed();
       throw problem;
     }
-    // The stream brings it in its place among the other messages; this is for a stream that is closed.
-    setTimeout(() => {
+    const take = () => {
       this.conversation.received(answer);
       this.#changed();
-    }, STREAM_LATE_MS);
+    };
+    // A prompt's answer is the end of what was said: the stream brings it in its place, unless it is closed. What
+    // others answer is needed at once, like a new session's id.
+    if (method === "session/prompt") setTimeout(take, STREAM_LATE_MS);
+    else take();
     if ("error" in answer) {
       const error = fieldsOf(answer.error);
       throw new Problem(0, `The agent refused ${method}`, textOf(error.message));
@@ -118,8 +123,11 @@ export class Connection {
   /** Answers a request of the agent's. */
   async respond(id: unknown, result: Fields): Promise<void> {
     const envelope: Envelope = { jsonrpc: "2.0", id, result };
+    this.#record("client", undefined, envelope);
     await this.#post(envelope);
-    this.#send(envelope);
+    this.#sentHere.add(canonical(envelope));
+    this.conversation.sent(envelope);
+    this.#changed();
   }
 
   /** Ends the agent's process and all that it started. */
@@ -128,8 +136,8 @@ export class Connection {
     this.close();
   }
 
-  #post(envelope: Envelope, agent?: string): Promise<unknown> {
-    return this.#http.json("POST", this.#path, { query: { agent }, body: envelope });
+  #post(envelope: Envelope): Promise<unknown> {
+    return this.#http.json("POST", this.#path, { query: { agent: this.agent }, body: envelope });
   }
 
   #send(envelope: Envelope): void {
@@ -169,11 +177,11 @@ export class Connection {
     }
   }
 
-  /** Brings what the server has stored of this agent's latest session, if it stores any. */
+  /** Brings what the server has stored of this agent's sessions, if it stores any. */
   async #readHistory(signal: AbortSignal): Promise<void> {
     if (this.#historyRead) return;
+    const events = await storedEvents(this.#http, this.serverId, signal);
     this.#historyRead = true;
-    const events = await storedEvents(this.#http, (record) => record.lastConnectionId === this.serverId, signal);
     for (const { sender, payload } of events) {
       const text = canonical(payload);
       if (sender === "agent") {
@@ -187,11 +195,17 @@ export class Connection {
     this.#changed();
   }
 
+  /** Whether the store has given this message already. */
   #takeStored(envelope: Envelope): boolean {
     if (this.#stored.size === 0) return false;
     const text = canonical(envelope);
     const count = this.#stored.get(text);
-    if (count === undefined) return false;
+    if (count === undefined) {
+      // The stream keeps the store's order: with the first update that is not stored, all that was is behind. What
+      // is left would swallow new messages that happen to be equal to old ones.
+      if (envelope.method === "session/update") this.#stored.clear();
+      return false;
+    }
     if (count === 1) this.#stored.delete(text);
     else this.#stored.set(text, count - 1);
     return true;
@@ -221,24 +235,18 @@ export interface StoredEvent {
   payload: Envelope;
 }
 
-/** The stored messages of the newest session that matches; none where the server has no such routes. */
-export async function storedEvents(
-  http: Http,
-  matches: (record: Fields) => boolean,
-  signal: AbortSignal,
-): Promise<StoredEvent[]> {
+/** The stored messages of an agent server's sessions; none where the server stores nothing. */
+async function storedEvents(http: Http, serverId: string, signal: AbortSignal): Promise<StoredEvent[]> {
   const events: StoredEvent[] = [];
   try {
-    const { sessions } = await http.json<{ sessions: unknown }>("GET", "/v1/sessions", {
-      query: { page: 1, perPage: 100 },
-      signal,
-    });
-    const record = listOf(sessions)
+    const query = { page: 1, perPage: 100 };
+    const { sessions } = await http.json<{ sessions: unknown }>("GET", "/v1/sessions", { query, signal });
+    const ids = listOf(sessions)
       .map(fieldsOf)
-      .filter(matches)
-      .sort((a, b) => Number(b.createdAt) - Number(a.createdAt))[0];
-    const id = textOf(record?.id);
-    if (id !== undefined) events.push(...(await sessionEvents(http, id, signal)));
+      .filter((record) => record.lastConnectionId === serverId)
+      .sort((a, b) => Number(a.createdAt) - Number(b.createdAt))
+      .flatMap((record) => textOf(record.id) ?? []);
+    for (const id of ids) events.push(...(await sessionEvents(http, id, signal)));
   } catch (error) {
     // A server without these routes, or one that is away: the stream says what it can.
     if (signal.aborted || (error instanceof Problem && error.status === 401)) throw error;

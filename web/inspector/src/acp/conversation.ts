@@ -294,7 +294,9 @@ export class Conversation {
       const found = session.items[at];
       if (found?.kind !== "permission") continue;
       const chosen = found.permission.options.find((option) => option.id === optionId)?.name;
-      this.#close(session, asks, chosen ?? optionId ?? textOf(outcome.outcome) ?? "answered");
+      // The agent may have gone on already, and that it was answered is less than how.
+      const answer = chosen ?? optionId ?? textOf(outcome.outcome) ?? "answered";
+      session.items[at] = { ...found, permission: { ...found.permission, outcome: answer } };
     }
   }
 

@@ -3,11 +3,12 @@ import { useState } from "preact/hooks";
 const MOST = 20_000;
 
 /** Text that may be long: its beginning, and the rest when asked for. Always text, never markup. */
-export function Text({ text, class: name }: { text: string; class?: string }) {
+export function Text({ text, code }: { text: string; code?: boolean }) {
   const [whole, setWhole] = useState(false);
   const cut = !whole && text.length > MOST + 1_000;
   return (
-    <div class={name ?? "text"}>
+    // A box of code scrolls, so it must be reachable by keyboard.
+    <div class={code ? "text code" : "text"} tabIndex={code ? 0 : undefined}>
       {cut ? text.slice(0, MOST) : text}
       {cut && (
         <button type="button" class="link" onClick={() => setWhole(true)}>

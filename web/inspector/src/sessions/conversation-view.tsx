@@ -139,7 +139,7 @@ function Value({ name, value }: { name: string; value: unknown }) {
   return (
     <details>
       <summary>{name}</summary>
-      <Text class="text code" text={json(value)} />
+      <Text code text={json(value)} />
     </details>
   );
 }
@@ -158,7 +158,7 @@ function Contents({ content }: { content: ToolContent[] }) {
 function Part({ part }: { part: ToolContent }) {
   switch (part.type) {
     case "text":
-      return <Text class="text code" text={part.text} />;
+      return <Text code text={part.text} />;
     case "diff":
       return <Diff path={part.path} before={part.before} after={part.after} />;
     case "terminal":

@@ -69,7 +69,7 @@ export function EnvelopeLog({ log, drawn }: { log: LogEntry[]; drawn: number }) 
               ×
             </button>
           </header>
-          <Text key={chosen.n} class="text code" text={JSON.stringify(chosen.envelope, null, 2)} />
+          <Text key={chosen.n} code text={JSON.stringify(chosen.envelope, null, 2)} />
         </section>
       )}
     </section>

@@ -19,10 +19,11 @@ const STATES: Record<ConnectionState, { tone: Tone; text: string }> = {
 };
 
 /** A running agent: the conversation, beside it the messages it was made of, and what can be said. */
-export function LiveSession(props: { serverId: string; agent: string | undefined; ended: () => void }) {
+export function LiveSession(props: { serverId: string; agent: string | undefined; gone: boolean; ended: () => void }) {
   const { serverId } = props;
   const http = useHttp();
   const connection = useMemo(() => connectionTo(http, serverId), [http, serverId]);
+  connection.agent = props.agent ?? connection.agent;
   const drawn = useConnection(connection);
   const [chosen, setChosen] = useState<string>();
   const [raw, setRaw] = useState(() => matchMedia("(min-width: 1100px)").matches);
@@ -64,9 +65,11 @@ export function LiveSession(props: { serverId: string; agent: string | undefined
           <button type="button" aria-pressed={raw} onClick={() => setRaw(!raw)}>
             Messages
           </button>
-          <button type="button" class="danger" onClick={() => setAsks(true)}>
-            End
-          </button>
+          {!props.gone && (
+            <button type="button" class="danger" onClick={() => setAsks(true)}>
+              End
+            </button>
+          )}
         </div>
       </header>
       <ProblemNote problem={connection.problem} />
@@ -86,11 +89,17 @@ export function LiveSession(props: { serverId: string; agent: string | undefined
       <div class={raw ? "columns" : "columns one"}>
         <div class="talk">
           {session === undefined ? (
-            <Empty>{connection.state === "connecting" ? "Loading…" : "Nothing was said yet."}</Empty>
+            <Empty>
+              {props.gone
+                ? "No agent runs here."
+                : connection.state === "connecting"
+                  ? "Loading…"
+                  : "Nothing was said yet."}
+            </Empty>
           ) : (
             <ConversationView session={session} drawn={drawn} answer={answer} />
           )}
-          {connection.state !== "ended" && (
+          {connection.state !== "ended" && !(props.gone && session === undefined) && (
             <PromptBox
               busy={session?.busy ?? false}
               send={prompt}

@@ -28,7 +28,8 @@ export function NewSession({ wished, started }: { wished: string; started: () =>
     void task.run("start", async () => {
       const serverId = `inspector-${crypto.getRandomValues(new Uint32Array(1))[0]?.toString(36)}`;
       const connection = connectionTo(http, serverId);
-      await connection.call("initialize", INITIALIZE, chosen);
+      connection.agent = chosen;
+      await connection.call("initialize", INITIALIZE);
       await connection.call("session/new", { cwd: cwd.trim() || "/", mcpServers: [] });
       started();
       go({ page: "sessions", server: serverId }, "replace");
@@ -36,7 +37,7 @@ export function NewSession({ wished, started }: { wished: string; started: () =>
   };
 
   return (
-    <form class="card stack" aria-label="New session" onSubmit={submit}>
+    <form class="card stack new" aria-label="New session" onSubmit={submit}>
       <h2>New session</h2>
       <ProblemNote problem={agents.problem} />
       <label class="field">

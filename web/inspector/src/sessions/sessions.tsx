@@ -66,6 +66,7 @@ export function Sessions({ place }: { place: Extract<Place, { page: "sessions" }
   );
   const records = useLoaded((signal) => stored(http, signal), "records", POLL_MS);
   const server = servers.value?.find(({ serverId }) => serverId === place.server);
+  const past = records.value?.sessions ?? [];
   const open = place.server ?? place.record ?? place.fresh;
   const pane = useRef<HTMLDivElement>(null);
   // On a narrow screen the list is above: what was opened comes into view.
@@ -105,7 +106,7 @@ export function Sessions({ place }: { place: Extract<Place, { page: "sessions" }
           </ul>
           {servers.value?.length === 0 && <Empty>None is running.</Empty>}
           {servers.value === undefined && servers.problem === undefined && <Empty>Loading…</Empty>}
-          <Records records={records.value} chosen={place.record} />
+          <Records records={records.value} servers={servers.value ?? []} chosen={place.record} />
           <ProblemNote problem={records.problem} />
         </section>
         <div ref={pane} class="pane">
@@ -115,7 +116,8 @@ export function Sessions({ place }: { place: Extract<Place, { page: "sessions" }
             <LiveSession
               key={place.server}
               serverId={place.server}
-              agent={server?.agent}
+              agent={server?.agent ?? past.find(({ lastConnectionId }) => lastConnectionId === place.server)?.agent}
+              gone={servers.value !== undefined && server === undefined}
               ended={() => {
                 servers.reload();
                 records.reload();
@@ -135,11 +137,17 @@ export function Sessions({ place }: { place: Extract<Place, { page: "sessions" }
 }
 
 function Records(props: {
+  servers: Server[];
   records: { sessions: SessionRecord[]; total: number } | undefined;
   chosen: string | undefined;
 }) {
   if (props.records === undefined) return null;
-  const { sessions, total } = props.records;
+  const { total } = props.records;
+  // What a running agent has said is seen with the agent.
+  const running = new Set(props.servers.map(({ serverId }) => serverId));
+  const sessions = props.records.sessions.filter(
+    (record) => record.destroyedAt !== undefined || !running.has(record.lastConnectionId ?? ""),
+  );
   return (
     <>
       <h2 class="list-head">
@@ -163,9 +171,9 @@ function Records(props: {
         ))}
       </ul>
       {sessions.length === 0 && <Empty>None is stored.</Empty>}
-      {total > sessions.length && (
+      {total > props.records.sessions.length && (
         <p class="note">
-          The newest {sessions.length} of {total.toLocaleString()}.
+          The newest {props.records.sessions.length} of {total.toLocaleString()}.
         </p>
       )}
     </>
