@@ -122,7 +122,7 @@ export class TerminalLink {
     } else if (frame.type === "exit") {
       this.#over = true;
       this.#terminal.options.disableStdin = true;
-      this.#tell.status(endOf(numberOf(frame.exitCode), undefined));
+      this.#tell.status(endOf(numberOf(frame.exitCode), frame.signal));
       this.#tell.ended();
     } else if (frame.type === "error") {
       this.#tell.status(textOf(frame.message) ?? "error");
