@@ -7,10 +7,13 @@ use axum::routing::{delete, get, post};
 use futures_util::{Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
+use crate::acp::Servers;
+use crate::agents::Agents;
 use crate::config::Config;
 use crate::files::Root;
 use crate::processes::Processes;
-use crate::{desktop, edge, files, health, openapi, processes, ui};
+use crate::settings::Settings;
+use crate::{acp, agents, desktop, edge, files, health, openapi, processes, sandbox, settings, ui};
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]
@@ -18,6 +21,9 @@ pub(crate) struct App {
     pub(crate) config: Arc<Config>,
     pub(crate) files: Root,
     pub(crate) processes: Processes,
+    pub(crate) agents: Agents,
+    pub(crate) servers: Servers,
+    pub(crate) settings: Settings,
     /// The server stops: streams end.
     pub(crate) stop: CancellationToken,
 }
@@ -69,6 +75,34 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/health", get(health::health))
         .nest("/v1/fs", fs)
         .nest("/v1/processes", processes)
+        .route("/v1/agents", get(agents::routes::list))
+        .route("/v1/agents/{id}", get(agents::routes::one))
+        .route("/v1/agents/{id}/install", post(agents::routes::install))
+        .route("/v1/acp", get(acp::routes::list))
+        .route(
+            "/v1/acp/{server_id}",
+            get(acp::routes::stream).post(acp::routes::post).delete(acp::routes::remove),
+        )
+        .nest("/v1/sessions", acp::session_routes())
+        .route(
+            "/v1/config/mcp",
+            get(settings::routes::get_mcp)
+                .put(settings::routes::put_mcp)
+                .delete(settings::routes::delete_mcp),
+        )
+        .route(
+            "/v1/config/skills",
+            get(settings::routes::get_skills)
+                .put(settings::routes::put_skills)
+                .delete(settings::routes::delete_skills),
+        )
+        .route("/v1/mcp", delete(settings::routes::delete_all_mcp))
+        .route("/v1/skills", delete(settings::routes::delete_all_skills))
+        .route("/v1/sandbox", delete(sandbox::destroy))
+        .route("/v1/sandbox/pause", post(sandbox::pause))
+        .route("/v1/sandbox/resume", post(sandbox::resume))
+        .route("/v1/sandbox/restart", post(sandbox::restart))
+        .route("/v1/sandbox/kill", post(sandbox::kill))
         .route("/v1/desktop/status", get(desktop::status))
         .route("/v1/desktop/{*rest}", axum::routing::any(desktop::unsupported));
     edge::wrap(routes, app)

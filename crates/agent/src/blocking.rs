@@ -1,4 +1,10 @@
-//! The door to threads that may block: disks, directories, archives. Async workers never do.
+//! The doors between async workers and what blocks: threads for disks, directories and archives; readiness
+//! for the rest.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use tokio::io::unix::AsyncFd;
 
 /// Runs something that blocks on a thread for such things, and gives what it gave. It runs to its end
 /// even if nobody waits for it any more.
@@ -11,4 +17,13 @@ pub(crate) async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send +
             Err(_) => std::future::pending().await,
         },
     }
+}
+
+/// Watches a descriptor of ours.
+#[expect(
+    deprecated,
+    reason = "unsound only for types whose descriptor may change while watched; an OwnedFd's cannot"
+)]
+pub(crate) fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::try_new(descriptor).map_err(io::Error::from)
 }

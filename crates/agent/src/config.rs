@@ -31,8 +31,8 @@ pub struct Config {
     /// Processes may not signal or trace this server: an error if the kernel cannot have it so.
     /// Without it, they may not wherever that takes nothing away from them.
     pub shield: bool,
-    /// This program, for the built-in agent.
-    pub program: PathBuf,
+    /// How the built-in agent is started: a program and its arguments.
+    pub mock: (PathBuf, Vec<String>),
     /// How long requests in flight may take after a signal to stop.
     pub grace: Duration,
 }

@@ -17,5 +17,4 @@ mod watch;
 mod wire;
 mod write;
 
-pub(crate) use error::FileError;
 pub(crate) use root::Root;

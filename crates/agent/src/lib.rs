@@ -3,6 +3,8 @@
 //! It needs no privileges and knows nothing of tenants, jails or keys: it runs inside a sandbox as whoever
 //! owns it. What it starts ends with it.
 
+mod acp;
+mod agents;
 mod app;
 mod blocking;
 mod config;
@@ -15,11 +17,15 @@ mod openapi;
 mod patience;
 mod problem;
 mod processes;
+mod sandbox;
 mod serve;
+mod settings;
 mod token;
 mod ui;
 mod wire;
 
+pub use acp::run_mock;
+pub use agents::{Agents, Credential, Credentials, InstallError, Installed, Progress, Versions, find_credentials, ids as agent_ids};
 pub use config::{AgentLimits, Config, Cors, Environment};
 pub use processes::descendants;
 pub use openapi::document as openapi_document;

@@ -7,7 +7,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 
-use crate::{desktop, files, health, processes};
+use crate::{acp, agents, desktop, files, health, processes, sandbox, settings};
 
 /// What is wrong (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
@@ -45,6 +45,16 @@ pub(crate) struct ProblemBody {
         processes::routes::stop, processes::routes::kill, processes::routes::delete,
         processes::routes::input, processes::routes::logs, processes::routes::resize,
         processes::routes::terminal_socket,
+        agents::routes::list, agents::routes::one, agents::routes::install,
+        acp::routes::list, acp::routes::post, acp::routes::stream, acp::routes::remove,
+        acp::rest::list, acp::rest::one, acp::rest::destroy, acp::rest::events, acp::rest::set_model,
+        acp::rest::set_mode, acp::rest::set_thought_level, acp::rest::set_config_option,
+        acp::rest::config_options, acp::rest::modes, acp::rest::mcp, acp::rest::set_mcp,
+        acp::rest::skills, acp::rest::set_skills,
+        settings::routes::get_mcp, settings::routes::put_mcp, settings::routes::delete_mcp,
+        settings::routes::get_skills, settings::routes::put_skills, settings::routes::delete_skills,
+        settings::routes::delete_all_mcp, settings::routes::delete_all_skills,
+        sandbox::pause, sandbox::resume, sandbox::restart, sandbox::kill, sandbox::destroy,
         desktop::status,
     )
 )]

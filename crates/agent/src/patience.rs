@@ -26,16 +26,25 @@ type Work<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
 pub(crate) async fn answer<T: Serialize + Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<Response, Problem> {
+    answer_or(work, Problem::body).await
+}
+
+/// The same, where a problem that shows up later is told in other words.
+pub(crate) async fn answer_or<T: Serialize + Send + 'static, L: Serialize + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    late: impl Fn(&Problem) -> L + Send + 'static,
+) -> Result<Response, Problem> {
     let mut work: Work<T> = Box::pin(work);
     match timeout(HEAD, work.as_mut()).await {
         Ok(Ok(value)) => Ok(axum::Json(value).into_response()),
         Ok(Err(problem)) => Err(problem),
         Err(_) => {
-            let body = futures_util::stream::unfold(Some(work), |work| async {
-                let mut work = work?;
+            let body = futures_util::stream::unfold(Some((work, late)), |work| async {
+                let (mut work, late) = work?;
                 match timeout(SIGN, work.as_mut()).await {
-                    Err(_) => Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), Some(work))),
-                    Ok(done) => Some((Ok(json(done)), None)),
+                    Err(_) => Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), Some((work, late)))),
+                    Ok(Ok(value)) => Some((Ok(json(&value)), None)),
+                    Ok(Err(problem)) => Some((Ok(json(&late(&problem))), None)),
                 }
             });
             // The client sees the first byte at once.
@@ -46,10 +55,6 @@ pub(crate) async fn answer<T: Serialize + Send + 'static>(
     }
 }
 
-fn json<T: Serialize>(done: Result<T, Problem>) -> Bytes {
-    let text = match done {
-        Ok(value) => serde_json::to_vec(&value),
-        Err(problem) => serde_json::to_vec(&problem.body()),
-    };
-    text.unwrap_or_else(|_| b"null".to_vec()).into()
+fn json(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).unwrap_or_else(|_| b"null".to_vec()).into()
 }

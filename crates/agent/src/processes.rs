@@ -21,8 +21,7 @@ mod terminal;
 mod tree;
 mod wire;
 
-pub(crate) use error::ProcessError;
 pub(crate) use service::Processes;
-pub(crate) use spawn::{Order, SpawnError, Spawned, Spawner, shield_is_free};
+pub(crate) use spawn::{Ended, Order, SpawnError, Spawned, Spawner, Stdios, nothing, shield_is_free};
 pub use tree::descendants;
 pub(crate) use tree::freeze;

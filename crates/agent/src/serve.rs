@@ -8,10 +8,13 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::acp::{self, Servers};
+use crate::agents::{self, Agents};
 use crate::app::{App, router};
 use crate::config::Config;
 use crate::files::Root;
 use crate::processes::{Processes, Spawner, shield_is_free};
+use crate::settings::Settings;
 
 /// Why a server does not run.
 #[derive(Debug, thiserror::Error)]
@@ -36,17 +39,25 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
     let bound = listener.local_addr().map_err(ServeError::Start)?;
-    let (app, spawner) = prepare(config, stop.clone())?;
+    let (app, spawner) = prepare(config, bound, stop.clone())?;
     ready(bound);
-    let grace = app.config.grace;
-    let processes = app.processes.clone();
-    httpkit::serve(listener, router(app), stop, grace).await;
-    processes.end_all().await;
+    let (grace, servers, processes) = (app.config.grace, app.servers.clone(), app.processes.clone());
+    let serving = httpkit::serve(listener, router(app), stop, grace);
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        () = &mut serving => {}
+        () = servers.clone().run() => {}
+    }
+    tokio::join!(servers.end(), processes.end_all());
     spawner.drain().await;
     Ok(())
 }
 
-fn prepare(config: Config, stop: CancellationToken) -> Result<(App, Spawner), ServeError> {
+fn prepare(
+    config: Config,
+    bound: SocketAddr,
+    stop: CancellationToken,
+) -> Result<(App, Spawner), ServeError> {
     let root = config.root.clone();
     let files = Root::open(&root, &config.home)
         .map_err(|source| ServeError::Root { path: root, source })?;
@@ -56,8 +67,29 @@ fn prepare(config: Config, stop: CancellationToken) -> Result<(App, Spawner), Se
     let spawner = Spawner::start(config.shield || shield_is_free()).map_err(ServeError::Start)?;
     let environment = Arc::new(config.environment.clone());
     let home = files.home().to_owned();
+    let agents = Agents::new(agents::Needs {
+        data: config.data.clone(),
+        home: home.clone(),
+        environment: Arc::clone(&environment),
+        spawner: spawner.clone(),
+        mock: config.mock.clone(),
+        preinstalled_only: config.agents.preinstalled_only,
+        npm: config.agents.npm.clone(),
+    });
+    let settings = Settings::new(home.clone(), config.data.clone(), spawner.clone());
+    let by_port = || config.data.join("state").join(bound.port().to_string());
+    let servers = Servers::new(acp::Needs {
+        state: config.state.clone().unwrap_or_else(by_port),
+        spawner: spawner.clone(),
+        environment: Arc::clone(&environment),
+        agents: agents.clone(),
+        settings: settings.clone(),
+        home: home.clone(),
+        limits: config.agents.clone(),
+    });
     let processes = Processes::new(spawner.clone(), environment, home, scratch);
-    Ok((App { config: Arc::new(config), files, processes, stop }, spawner))
+    let config = Arc::new(config);
+    Ok((App { config, files, processes, agents, servers, settings, stop }, spawner))
 }
 
 fn private_directory(path: &std::path::Path) -> io::Result<()> {

@@ -24,6 +24,9 @@ enum Command {
     Server(Box<server::Flags>),
     /// Print the OpenAPI document
     Openapi,
+    /// Be the built-in agent, on standard input and output
+    #[command(hide = true)]
+    MockAgentProcess,
 }
 
 /// Does what was asked. To be called before anything that starts a thread.
@@ -32,6 +35,7 @@ pub fn run(arguments: Arguments) -> ExitCode {
     let done = match command {
         Command::Server(flags) => server::server(access, *flags),
         Command::Openapi => openapi(),
+        Command::MockAgentProcess => mock(),
     };
     match done {
         Ok(code) => code,
@@ -46,5 +50,11 @@ fn openapi() -> anyhow::Result<ExitCode> {
     let document = agent::openapi_document().to_pretty_json()?;
     // A reader that closes early (`| head`) is not an error of ours.
     drop(std::io::Write::write_all(&mut std::io::stdout(), format!("{document}\n").as_bytes()));
+    Ok(ExitCode::SUCCESS)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a process of its own, told by its environment")]
+fn mock() -> anyhow::Result<ExitCode> {
+    agent::run_mock(std::env::var_os("MOCK_AGENT_STATE").map(Into::into))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -199,10 +199,18 @@ fn configure(access: Access, flags: Flags) -> anyhow::Result<(Config, Option<Tok
             npm: flags.npm_registry,
         },
         shield: flags.shield,
-        program: std::env::current_exe().context("this program cannot find itself")?,
+        mock: mock()?,
         grace: Duration::from_secs(flags.grace_secs),
     };
     Ok((config, made))
+}
+
+/// How the built-in agent is started: by this program, whatever name it has.
+fn mock() -> anyhow::Result<(PathBuf, Vec<String>)> {
+    let program = std::env::current_exe().context("this program cannot find itself")?;
+    let own = program.file_name().is_some_and(|name| name == "agentjail");
+    let words = if own { vec!["agent", "mock-agent-process"] } else { vec!["mock-agent-process"] };
+    Ok((program, words.into_iter().map(str::to_owned).collect()))
 }
 
 /// The token in force, and the one that was made because none was given.

@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use super::list::each;
 use super::root::{about, by_descriptor, reopened};
 use super::tree::open_directory;
+use crate::blocking::watched;
 use crate::events::Frame;
 
 /// Directories that one watch follows.
@@ -54,7 +55,7 @@ impl Watch {
     /// Begins to watch. To be called off the async workers, but within the runtime.
     pub(super) fn begin(directory: OwnedFd, path: &str, recursive: bool) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let inotify = AsyncFd::try_new(inotify).map_err(io::Error::from)?;
+        let inotify = watched(inotify)?;
         let mut watch = Self { inotify, watched: HashMap::new(), recursive, full: false };
         watch.add(directory, path.to_owned(), 0)?;
         Ok(watch)

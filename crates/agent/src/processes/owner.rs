@@ -23,7 +23,7 @@ use tokio::time::{sleep, timeout};
 use super::error::ProcessError;
 use super::log::{Log, Stream};
 use super::spawn::{Ended, Order, Spawned, Spawner, Stdios, nothing};
-use crate::blocking::blocking;
+use crate::blocking::{blocking, watched};
 use crate::wire::now_ms;
 
 /// Bytes that are read at once.
@@ -127,7 +127,7 @@ fn terminal(size: Winsize) -> io::Result<(Ends, Stdios)> {
     let peer = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let theirs = ioctl_tiocgptpeer(&ours, peer)?;
     tcsetwinsize(&ours, size)?;
-    let ours = Arc::new(AsyncFd::try_new(ours).map_err(io::Error::from)?);
+    let ours = Arc::new(watched(ours)?);
     Ok((Ends::Terminal(ours), Stdios::Terminal(theirs)))
 }
 

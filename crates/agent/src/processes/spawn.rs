@@ -27,6 +27,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::tree;
+use crate::blocking::watched;
 use crate::problem::{Code, Problem};
 
 /// Starts that may wait for a thread.
@@ -222,7 +223,7 @@ fn start(order: Order, reaper: &TaskTracker, limits: Rlimit) -> Result<Spawned, 
     let pid = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| failed(io::Error::other("no pid")))?;
     let _ = prlimit(Some(pid), Resource::Nofile, limits);
     let exit = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
-    let exit = exit.and_then(|exit| AsyncFd::try_new(exit).map_err(io::Error::from));
+    let exit = exit.and_then(watched);
     match exit {
         Ok(exit) => Ok(Spawned { pid, exit: Some(exit), reaper: reaper.clone() }),
         Err(error) => {

@@ -1,0 +1,412 @@
+//! What is kept of agent sessions: servers, their events, sessions. SQLite, owned by one thread.
+
+use std::io;
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread;
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use tokio::sync::oneshot;
+
+/// Requests that may wait for the thread.
+const QUEUE: usize = 256;
+
+/// Events that are kept of one server; the oldest go first, and a reader is told.
+pub(super) const KEPT: u64 = 200_000;
+
+/// How often that is looked at, in events.
+const PRUNED_EVERY: u64 = 1000;
+
+const TABLES: &str = "
+PRAGMA journal_mode = WAL;
+PRAGMA synchronous = NORMAL;
+CREATE TABLE IF NOT EXISTS servers (
+    key INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    agent TEXT,
+    created_ms INTEGER NOT NULL,
+    ended_ms INTEGER,
+    initialize TEXT
+) STRICT;
+CREATE TABLE IF NOT EXISTS events (
+    server INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    sent INTEGER,
+    at_ms INTEGER NOT NULL,
+    session TEXT,
+    payload TEXT NOT NULL,
+    PRIMARY KEY (server, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS events_sent ON events (server, sent) WHERE sent IS NOT NULL;
+CREATE INDEX IF NOT EXISTS events_session ON events (session, number) WHERE session IS NOT NULL;
+CREATE TABLE IF NOT EXISTS sessions (
+    id TEXT PRIMARY KEY,
+    server INTEGER NOT NULL,
+    agent TEXT NOT NULL,
+    alias TEXT UNIQUE,
+    connection TEXT NOT NULL,
+    created_s INTEGER NOT NULL,
+    destroyed_s INTEGER,
+    init TEXT,
+    config_options TEXT,
+    modes TEXT
+) STRICT;
+PRAGMA user_version = 1;
+";
+
+/// Why something could not be kept or found.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JournalError {
+    #[error("the session database could not be used")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("the session database could not be opened")]
+    Open(#[source] io::Error),
+    #[error("another server uses the state directory {0}; give this one its own with --state-dir")]
+    Taken(String),
+    #[error("the session database is closed")]
+    Closed,
+}
+
+/// A server, as it is kept.
+#[derive(Debug, Clone)]
+pub(super) struct ServerRow {
+    pub(super) key: i64,
+    pub(super) id: String,
+    /// `None` for one that speaks the Python client's dialect.
+    pub(super) agent: Option<String>,
+    pub(super) created_ms: u64,
+    pub(super) initialize: Option<String>,
+    /// The last event's number, and the last one's that was sent.
+    pub(super) last: (u64, u64),
+}
+
+/// An event to keep.
+#[derive(Debug)]
+pub(super) struct NewEvent {
+    pub(super) number: u64,
+    /// Its id on the stream. What a client sent has none.
+    pub(super) sent: Option<u64>,
+    pub(super) at_ms: u64,
+    pub(super) session: Option<String>,
+    pub(super) payload: String,
+}
+
+/// A session, as it is kept.
+#[derive(Debug, Clone)]
+pub(super) struct SessionRow {
+    pub(super) id: String,
+    pub(super) server: i64,
+    pub(super) agent: String,
+    pub(super) connection: String,
+    pub(super) created_s: u64,
+    pub(super) destroyed_s: Option<u64>,
+    pub(super) init: Option<String>,
+    pub(super) config_options: Option<String>,
+    pub(super) modes: Option<String>,
+}
+
+/// An event, as it is kept.
+#[derive(Debug)]
+pub(super) struct EventRow {
+    pub(super) server: i64,
+    pub(super) number: u64,
+    pub(super) sent: Option<u64>,
+    pub(super) at_ms: u64,
+    pub(super) payload: String,
+}
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Journal {
+    jobs: mpsc::SyncSender<Job>,
+}
+
+impl Journal {
+    /// Opens or makes it in a directory that no other server uses.
+    pub(crate) fn open(directory: &Path) -> Result<Self, JournalError> {
+        use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+        let directories = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        directories.map_err(JournalError::Open)?;
+        let mut options = std::fs::File::options();
+        options.create(true).append(true).mode(0o600);
+        let lock = options.open(directory.join("lock")).map_err(JournalError::Open)?;
+        lock.try_lock().map_err(|_| JournalError::Taken(directory.display().to_string()))?;
+        let path = directory.join("sessions.db");
+        // Made for its owner alone before SQLite would make it for everyone; what belongs to it follows.
+        options.open(&path).map_err(JournalError::Open)?;
+        let mut connection = Connection::open(&path)?;
+        connection.execute_batch(TABLES)?;
+        let (jobs, waiting) = mpsc::sync_channel::<Job>(QUEUE);
+        let thread = thread::Builder::new().name("journal".to_owned()).spawn(move || {
+            // Held as long as the database is used.
+            let _lock = lock;
+            while let Ok(job) = waiting.recv() {
+                job(&mut connection);
+            }
+        });
+        thread.map_err(JournalError::Open)?;
+        Ok(Self { jobs })
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let (tell, told) = oneshot::channel();
+        let mut job: Job = Box::new(move |connection| drop(tell.send(act(connection))));
+        loop {
+            match self.jobs.try_send(job) {
+                Ok(()) => break,
+                Err(mpsc::TrySendError::Disconnected(_)) => return Err(JournalError::Closed),
+                Err(mpsc::TrySendError::Full(back)) => {
+                    job = back;
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+            }
+        }
+        Ok(told.await.map_err(|_| JournalError::Closed)??)
+    }
+
+    /// Servers that have not been ended.
+    pub(super) async fn servers(&self) -> Result<Vec<ServerRow>, JournalError> {
+        self.with(|connection| {
+            let sql = "SELECT s.key, s.id, s.agent, s.created_ms, s.initialize, \
+                (SELECT max(number) FROM events e WHERE e.server = s.key), \
+                (SELECT max(sent) FROM events e WHERE e.server = s.key AND e.sent IS NOT NULL) \
+                FROM servers s WHERE ended_ms IS NULL ORDER BY key";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([], |row| {
+                Ok(ServerRow {
+                    key: row.get(0)?,
+                    id: row.get(1)?,
+                    agent: row.get(2)?,
+                    created_ms: row.get(3)?,
+                    initialize: row.get(4)?,
+                    last: (
+                        row.get::<_, Option<u64>>(5)?.unwrap_or(0),
+                        row.get::<_, Option<u64>>(6)?.unwrap_or(0),
+                    ),
+                })
+            })?;
+            rows.collect()
+        })
+        .await
+    }
+
+    /// Keeps a new server; gives its key.
+    pub(super) async fn add_server(
+        &self,
+        id: String,
+        agent: Option<String>,
+        created_ms: u64,
+    ) -> Result<i64, JournalError> {
+        self.with(move |connection| {
+            let sql = "INSERT INTO servers (id, agent, created_ms) VALUES (?1, ?2, ?3)";
+            connection.prepare_cached(sql)?.execute(params![id, agent, created_ms])?;
+            Ok(connection.last_insert_rowid())
+        })
+        .await
+    }
+
+    /// Keeps with what a client opened its connection: it is said again to an agent that is started again.
+    pub(super) async fn set_initialize(&self, key: i64, text: String) -> Result<(), JournalError> {
+        self.with(move |connection| {
+            let sql = "UPDATE servers SET initialize = ?2 WHERE key = ?1";
+            connection.prepare_cached(sql)?.execute(params![key, text]).map(drop)
+        })
+        .await
+    }
+
+    pub(super) async fn end_server(&self, key: i64, at_ms: u64) -> Result<(), JournalError> {
+        self.with(move |connection| {
+            let ended = "UPDATE servers SET ended_ms = ?2 WHERE key = ?1";
+            connection.prepare_cached(ended)?.execute(params![key, at_ms])?;
+            let destroyed = "UPDATE sessions SET destroyed_s = ?2 WHERE server = ?1 AND destroyed_s IS NULL";
+            connection.prepare_cached(destroyed)?.execute(params![key, at_ms / 1000]).map(drop)
+        })
+        .await
+    }
+
+    /// Keeps events, all or none.
+    pub(super) async fn append(&self, key: i64, events: Vec<NewEvent>) -> Result<(), JournalError> {
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            {
+                let sql = "INSERT INTO events (server, number, sent, at_ms, session, payload) \
+                    VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+                let mut insert = transaction.prepare_cached(sql)?;
+                for event in &events {
+                    insert.execute(params![
+                        key, event.number, event.sent, event.at_ms, event.session, event.payload
+                    ])?;
+                }
+            }
+            let (first, last) = (events.first(), events.last());
+            if let (Some(first), Some(last)) = (first, last)
+                && last.number > KEPT
+                && first.number / PRUNED_EVERY != (last.number + 1) / PRUNED_EVERY
+            {
+                let sql = "DELETE FROM events WHERE server = ?1 AND number <= ?2";
+                transaction.prepare_cached(sql)?.execute(params![key, last.number - KEPT])?;
+            }
+            transaction.commit()
+        })
+        .await
+    }
+
+    /// Events that were sent after one, the oldest first: their ids and texts. So many of them, of about
+    /// so many bytes.
+    pub(super) async fn sent_after(
+        &self,
+        key: i64,
+        after: u64,
+        (most, most_bytes): (usize, usize),
+    ) -> Result<Vec<(u64, String)>, JournalError> {
+        self.with(move |connection| {
+            let sql = "SELECT sent, payload FROM events \
+                WHERE server = ?1 AND sent > ?2 ORDER BY sent LIMIT ?3";
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query(params![key, after, most])?;
+            let (mut page, mut bytes) = (Vec::new(), 0);
+            while let Some(row) = rows.next()? {
+                let (number, text): (u64, String) = (row.get(0)?, row.get(1)?);
+                bytes += text.len();
+                page.push((number, text));
+                if bytes > most_bytes {
+                    break;
+                }
+            }
+            Ok(page)
+        })
+        .await
+    }
+
+    /// Keeps a session, or what has become of it.
+    pub(super) async fn put_session(&self, session: SessionRow) -> Result<(), JournalError> {
+        self.with(move |connection| {
+            let sql = "INSERT INTO sessions \
+                (id, server, agent, connection, created_s, destroyed_s, init, config_options, modes) \
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+                ON CONFLICT (id) DO UPDATE SET server = ?2, connection = ?4, destroyed_s = ?6, \
+                config_options = coalesce(?8, config_options), modes = coalesce(?9, modes)";
+            connection.prepare_cached(sql)?.execute(params![
+                session.id,
+                session.server,
+                session.agent,
+                session.connection,
+                session.created_s,
+                session.destroyed_s,
+                session.init,
+                session.config_options,
+                session.modes
+            ])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// A session by its id, or by a name that a client gave it.
+    pub(super) async fn session(&self, id: String) -> Result<Option<SessionRow>, JournalError> {
+        self.with(move |connection| {
+            let sql = format!("SELECT {COLUMNS} FROM sessions WHERE id = ?1 OR alias = ?1 LIMIT 1");
+            connection.prepare_cached(&sql)?.query_row([id], session_row).optional()
+        })
+        .await
+    }
+
+    /// What can be set of an agent, as the newest session told it that did.
+    pub(super) async fn newest_options(&self, agent: String) -> Result<Option<String>, JournalError> {
+        self.with(move |connection| {
+            let sql = "SELECT config_options FROM sessions \
+                WHERE agent = ?1 AND config_options IS NOT NULL \
+                ORDER BY created_s DESC, rowid DESC LIMIT 1";
+            connection.prepare_cached(sql)?.query_row([agent], |row| row.get(0)).optional()
+        })
+        .await
+    }
+
+    /// Gives the newest session that has none a name, and tells which it is: some clients name a session
+    /// before they say so.
+    pub(super) async fn name_the_newest(&self, alias: String) -> Result<Option<SessionRow>, JournalError> {
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            let sql = format!(
+                "SELECT {COLUMNS} FROM sessions WHERE alias IS NULL AND destroyed_s IS NULL \
+                 AND server IN (SELECT key FROM servers WHERE agent IS NULL) \
+                 ORDER BY created_s DESC, rowid DESC LIMIT 1"
+            );
+            let found = transaction.prepare_cached(&sql)?.query_row([], session_row).optional()?;
+            if let Some(found) = &found {
+                let sql = "UPDATE sessions SET alias = ?2 WHERE id = ?1";
+                transaction.prepare_cached(sql)?.execute(params![found.id, alias])?;
+            }
+            transaction.commit()?;
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Sessions, newest first, and how many there are.
+    pub(super) async fn sessions(
+        &self,
+        skip: u64,
+        most: u64,
+    ) -> Result<(Vec<SessionRow>, u64), JournalError> {
+        self.with(move |connection| {
+            let total = connection.query_row("SELECT count(*) FROM sessions", [], |row| row.get(0))?;
+            let sql = format!(
+                "SELECT {COLUMNS} FROM sessions ORDER BY created_s DESC, rowid DESC LIMIT ?1 OFFSET ?2"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![most, skip], session_row)?;
+            Ok((rows.collect::<Result<_, _>>()?, total))
+        })
+        .await
+    }
+
+    /// Events of a session, oldest first, and how many there are.
+    pub(super) async fn events(
+        &self,
+        session: String,
+        skip: u64,
+        most: u64,
+    ) -> Result<(Vec<EventRow>, u64), JournalError> {
+        self.with(move |connection| {
+            let count = "SELECT count(*) FROM events WHERE session = ?1";
+            let total = connection.prepare_cached(count)?.query_row([&session], |row| row.get(0))?;
+            let sql = "SELECT server, number, sent, at_ms, payload FROM events WHERE session = ?1 \
+                ORDER BY server, number LIMIT ?2 OFFSET ?3";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map(params![session, most, skip], |row| {
+                Ok(EventRow {
+                    server: row.get(0)?,
+                    number: row.get(1)?,
+                    sent: row.get(2)?,
+                    at_ms: row.get(3)?,
+                    payload: row.get(4)?,
+                })
+            })?;
+            Ok((rows.collect::<Result<_, _>>()?, total))
+        })
+        .await
+    }
+}
+
+const COLUMNS: &str =
+    "id, server, agent, connection, created_s, destroyed_s, init, config_options, modes";
+
+fn session_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<SessionRow> {
+    Ok(SessionRow {
+        id: row.get(0)?,
+        server: row.get(1)?,
+        agent: row.get(2)?,
+        connection: row.get(3)?,
+        created_s: row.get(4)?,
+        destroyed_s: row.get(5)?,
+        init: row.get(6)?,
+        config_options: row.get(7)?,
+        modes: row.get(8)?,
+    })
+}

@@ -1,0 +1,554 @@
+//! One agent process: its lines in, its lines out, and who waits for which answer.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Signal;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::envelope::{Envelope, Kind, raw};
+use super::feed::{Feed, Told};
+use super::lines::{Line, Lines};
+use super::sessions::Tracker;
+use crate::agents::Launch;
+use crate::config::Environment;
+use crate::processes::{Ended, Order, SpawnError, Spawned, Spawner, Stdios};
+
+/// Envelopes that may wait for an agent that does not read.
+const QUEUE: usize = 256;
+
+/// Lines of standard error that are kept, and bytes of one.
+const STDERR_LINES: usize = 16;
+const STDERR_BYTES: usize = 2000;
+
+/// Requests of the agent's that may wait for a client at once.
+const OPEN_REQUESTS: usize = 1000;
+
+/// Text of an answer that is gathered for a client that wants it in one piece.
+const GATHERED: usize = 1024 * 1024;
+
+/// How long an agent has to end by itself, and how long after SIGTERM.
+const AFTER_EOF: Duration = Duration::from_millis(300);
+const AFTER_TERM: Duration = Duration::from_millis(700);
+
+/// How a request to an agent ended.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// With an answer, under the client's id. With it what the agent said meanwhile, if that was wanted.
+    Came { envelope: Envelope, said: String },
+    /// With the agent's end.
+    Exited(Exit),
+}
+
+/// An agent's end.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Exit {
+    pub(super) code: Option<i32>,
+    pub(super) stderr: String,
+}
+
+/// What to do with an answer beside telling who waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Publish {
+    /// It goes to the feed, too.
+    Feed,
+    /// Only who asked hears it.
+    Asker,
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub(super) struct AgentProcess {
+    pub(super) agent: String,
+    to_agent: mpsc::Sender<Bytes>,
+    shared: Arc<Shared>,
+    ending: CancellationToken,
+    ended: CancellationToken,
+    /// What it said of itself when it was initialized.
+    pub(super) capabilities: tokio::sync::OnceCell<Value>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Makes the ids of its requests differ from those of any other process.
+    number: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u64,
+    pending: HashMap<u64, Pending>,
+    /// Requests of the agent's, by the id under which clients see them.
+    asked: HashMap<String, Asked>,
+    asked_order: VecDeque<String>,
+    stderr: VecDeque<String>,
+    /// Sessions whose history is being told again: clients have it already.
+    muted: HashSet<String>,
+    open: HashSet<String>,
+    exit: Option<Exit>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    client_id: Box<RawValue>,
+    method: String,
+    params: Value,
+    session: Option<String>,
+    publish: Publish,
+    said: Option<String>,
+    tell: oneshot::Sender<Answer>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    id: Box<RawValue>,
+    /// Of a permission request.
+    options: Value,
+}
+
+/// What is needed to start one.
+#[derive(Debug)]
+pub(super) struct Start<'a> {
+    pub(super) spawner: &'a Spawner,
+    pub(super) environment: &'a Environment,
+    pub(super) launch: Launch,
+    pub(super) agent: &'a str,
+    pub(super) home: PathBuf,
+    pub(super) number: u64,
+    pub(super) feed: Feed,
+    pub(super) tracker: Tracker,
+    pub(super) owners: &'a TaskTracker,
+    /// Streams of a server with one agent end when that does.
+    pub(super) alone: bool,
+}
+
+impl AgentProcess {
+    /// Starts an agent, and the task that owns it.
+    pub(super) async fn start(start: Start<'_>) -> Result<Arc<Self>, SpawnError> {
+        let os = |source: std::io::Error| SpawnError::Os { command: start.agent.to_owned(), source };
+        let (stdin, to) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| os(errno.into()))?;
+        let (from, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| os(errno.into()))?;
+        let (errors, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| os(errno.into()))?;
+        for ours in [&to, &from, &errors] {
+            rustix::io::ioctl_fionbio(ours, true).map_err(|errno| os(errno.into()))?;
+        }
+        let to = pipe::Sender::from_owned_fd(to).map_err(os)?;
+        let from = pipe::Receiver::from_owned_fd(from).map_err(os)?;
+        let errors = pipe::Receiver::from_owned_fd(errors).map_err(os)?;
+        let mut env = start.environment.base.clone();
+        env.extend(start.launch.environment(&start.environment.server));
+        let (launch, mut env) = (start.launch.clone(), env);
+        let env = crate::blocking::blocking(move || {
+            launch.translate(&mut env);
+            env
+        })
+        .await;
+        let order = Order {
+            command: start.launch.command.clone(),
+            args: start.launch.args.clone(),
+            cwd: Some(start.home),
+            env,
+            stdio: Stdios::Apart { stdin, stdout, stderr },
+        };
+        let spawned = start.spawner.spawn(order).await?;
+        let (to_agent, queued) = mpsc::channel(QUEUE);
+        let shared = Arc::new(Shared { number: start.number, state: Mutex::default() });
+        let process = Arc::new(Self {
+            agent: start.agent.to_owned(),
+            to_agent,
+            shared: Arc::clone(&shared),
+            ending: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            capabilities: tokio::sync::OnceCell::new(),
+        });
+        let owner = Owner {
+            spawned,
+            shared,
+            feed: start.feed,
+            tracker: start.tracker,
+            ending: process.ending.clone(),
+            ended: process.ended.clone(),
+            alone: start.alone,
+        };
+        start.owners.spawn(owner.own(to, queued, from, errors));
+        Ok(process)
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        !self.ended.is_cancelled() && !self.ending.is_cancelled()
+    }
+
+    /// Whether anybody waits for it.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.shared.state().pending.is_empty()
+    }
+
+    /// Whether a session was opened in this process.
+    pub(super) fn has_open(&self, session: &str) -> bool {
+        self.shared.state().open.contains(session)
+    }
+
+    pub(super) fn opened(&self, session: &str) {
+        self.shared.state().open.insert(session.to_owned());
+    }
+
+    /// Whether the history of a session goes to the feed.
+    pub(super) fn mute(&self, session: &str, muted: bool) {
+        let mut state = self.shared.state();
+        if muted {
+            state.muted.insert(session.to_owned());
+        } else {
+            state.muted.remove(session);
+        }
+    }
+
+    /// Sends a request; gives the answer when it comes.
+    pub(super) async fn request(
+        &self,
+        envelope: Envelope,
+        publish: Publish,
+        gather: bool,
+    ) -> Answer {
+        let client_id = envelope.id().map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned);
+        let (tell, told) = oneshot::channel();
+        let number = {
+            let mut state = self.shared.state();
+            if let Some(exit) = &state.exit {
+                return Answer::Exited(exit.clone());
+            }
+            state.last += 1;
+            let pending = Pending {
+                client_id,
+                method: envelope.method().unwrap_or_default(),
+                params: light(&envelope),
+                session: envelope.session(),
+                publish,
+                said: gather.then(String::new),
+                tell,
+            };
+            let number = state.last;
+            state.pending.insert(number, pending);
+            number
+        };
+        let text = envelope.with_id(raw(&number.into())).text();
+        self.send(text).await;
+        told.await.unwrap_or_else(|_| Answer::Exited(self.exit()))
+    }
+
+    /// Sends something that has no answer. A response is sent under the id that the agent gave; one to
+    /// nothing is dropped.
+    pub(super) async fn notify(&self, envelope: Envelope) {
+        let envelope = match envelope.kind() {
+            Kind::Response => {
+                let Some(id) = envelope.id_text() else { return };
+                let Some(asked) = self.shared.state().asked.remove(&id) else { return };
+                super::dialect::permission(envelope, &asked.options).with_id(asked.id)
+            }
+            Kind::Request | Kind::Notification => envelope,
+        };
+        self.send(envelope.text()).await;
+    }
+
+    /// Whether this process waits for a response with this id.
+    pub(super) fn asked(&self, id: &str) -> bool {
+        self.shared.state().asked.contains_key(id)
+    }
+
+    async fn send(&self, mut text: String) {
+        text.push('\n');
+        // Gone: who waits for an answer hears of the end.
+        drop(self.to_agent.send(text.into()).await);
+    }
+
+    pub(super) fn exit(&self) -> Exit {
+        self.shared.state().exit.clone().unwrap_or_default()
+    }
+
+    /// The last lines of its standard error.
+    pub(super) fn stderr(&self) -> String {
+        self.shared.state().stderr_text()
+    }
+
+    /// Begins to end it: end of input, SIGTERM, SIGKILL.
+    pub(super) fn end(&self) {
+        self.ending.cancel();
+    }
+
+    pub(super) async fn until_ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+/// What is remembered of a request until its answer: not the prompt.
+fn light(envelope: &Envelope) -> Value {
+    match envelope.method().as_deref() {
+        Some("session/prompt") | None => Value::Null,
+        Some(_) => envelope.params(),
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn stderr_text(&self) -> String {
+        let lines: Vec<&str> = self.stderr.iter().map(String::as_str).collect();
+        lines.join("\n")
+    }
+}
+
+/// The task that owns an agent.
+struct Owner {
+    spawned: Spawned,
+    shared: Arc<Shared>,
+    feed: Feed,
+    tracker: Tracker,
+    ending: CancellationToken,
+    ended: CancellationToken,
+    alone: bool,
+}
+
+impl Owner {
+    async fn own(
+        mut self,
+        to: pipe::Sender,
+        queued: mpsc::Receiver<Bytes>,
+        from: pipe::Receiver,
+        errors: pipe::Receiver,
+    ) {
+        let closing = CancellationToken::new();
+        let write = closing.run_until_cancelled(write(to, queued));
+        let (shared, feed, tracker) = (&self.shared, &self.feed, &self.tracker);
+        let read = async {
+            let mut lines = Lines::new(from);
+            while let Some(some) = lines.next().await {
+                take(shared, feed, tracker, some).await;
+            }
+        };
+        let complain = async {
+            let mut lines = Lines::new(errors);
+            while let Some(some) = lines.next().await {
+                remember(shared, some);
+            }
+        };
+        let life = async {
+            let ended = tokio::select! {
+                ended = self.spawned.wait() => ended,
+                () = self.ending.cancelled() => {
+                    closing.cancel();
+                    end(&mut self.spawned).await
+                }
+            };
+            closing.cancel();
+            ended
+        };
+        let output = async { tokio::join!(read, complain) };
+        let (_, (), ended) = tokio::join!(write, async {}, async {
+            let mut output = std::pin::pin!(output);
+            let mut life = std::pin::pin!(life);
+            tokio::select! {
+                ended = &mut life => {
+                    // What it said last is told before its end. What it left behind may hold the pipe.
+                    drop(timeout(AFTER_EOF, &mut output).await);
+                    ended
+                }
+                _ = &mut output => life.await,
+            }
+        });
+        let ended = ended.unwrap_or(Ended { code: None, signal: None });
+        self.tell_the_end(ended).await;
+    }
+
+    async fn tell_the_end(&self, ended: Ended) {
+        let waiting = {
+            let mut state = self.shared.state();
+            let code = ended.code.or_else(|| ended.signal.map(|signal| 128 + signal));
+            state.exit = Some(Exit { code, stderr: state.stderr_text() });
+            state.asked.clear();
+            std::mem::take(&mut state.pending)
+        };
+        let params = json!({ "success": ended.code == Some(0), "code": ended.code });
+        let told = Told::of(&Envelope::notification("_adapter/agent_exited", &params));
+        self.feed.tell(vec![told]).await;
+        self.ended.cancel();
+        let exit = self.shared.state().exit.clone().unwrap_or_default();
+        for pending in waiting.into_values() {
+            drop(pending.tell.send(Answer::Exited(exit.clone())));
+        }
+        if self.alone {
+            self.feed.end_streams();
+        }
+    }
+}
+
+async fn end(spawned: &mut Spawned) -> std::io::Result<Ended> {
+    for (signal, patience) in [(None, AFTER_EOF), (Some(Signal::TERM), AFTER_TERM)] {
+        if let Some(signal) = signal {
+            spawned.signal(signal);
+        }
+        if let Ok(ended) = timeout(patience, spawned.wait()).await {
+            return ended;
+        }
+    }
+    spawned.signal(Signal::KILL);
+    spawned.wait().await
+}
+
+async fn write(mut to: pipe::Sender, mut queued: mpsc::Receiver<Bytes>) {
+    while let Some(bytes) = queued.recv().await {
+        if to.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn remember(shared: &Shared, lines: Vec<Line>) {
+    let mut state = shared.state();
+    for line in lines {
+        let text = match line {
+            Line::Text(text) => {
+                let text = String::from_utf8_lossy(&text).into_owned();
+                text.chars().take(STDERR_BYTES).collect()
+            }
+            Line::TooLong(bytes) => format!("(a line of {bytes} bytes)"),
+        };
+        state.stderr.push_back(text);
+        if state.stderr.len() > STDERR_LINES {
+            state.stderr.pop_front();
+        }
+    }
+}
+
+/// What an agent printed: told, and answers given to who waits for them, once they are kept.
+async fn take(shared: &Shared, feed: &Feed, tracker: &Tracker, lines: Vec<Line>) {
+    let (mut told, mut answers) = (Vec::with_capacity(lines.len()), Vec::new());
+    for line in lines {
+        match read(&line) {
+            Ok(envelope) => match envelope.kind() {
+                Kind::Response => answer(shared, envelope, &mut told, &mut answers),
+                Kind::Request => told.extend(request(shared, &envelope)),
+                Kind::Notification => told.extend(notification(shared, tracker, &envelope).await),
+            },
+            Err((error, start)) => {
+                tracing::warn!(error, "an agent printed something that is no message");
+                let params = json!({ "error": error, "raw": start });
+                told.push(Told::of(&Envelope::notification("_adapter/invalid_stdout", &params)));
+            }
+        }
+    }
+    feed.tell(told).await;
+    for (pending, envelope) in answers {
+        tracker.answered(&pending.method, &pending.params, pending.session.as_deref(), &envelope).await;
+        if matches!(pending.method.as_str(), "session/new" | "session/load" | "session/resume")
+            && envelope.has("result")
+        {
+            let session = pending.session.clone().or_else(|| {
+                envelope.member("result")["sessionId"].as_str().map(str::to_owned)
+            });
+            shared.state().open.extend(session);
+        }
+        let said = pending.said.unwrap_or_default();
+        // Nobody who waits any more: it is in the feed.
+        drop(pending.tell.send(Answer::Came { envelope, said }));
+    }
+}
+
+fn read(line: &Line) -> Result<Envelope, (String, String)> {
+    let text = match line {
+        Line::TooLong(bytes) => return Err((format!("a line of {bytes} bytes"), String::new())),
+        Line::Text(text) => text,
+    };
+    let start = || String::from_utf8_lossy(text).chars().take(200).collect();
+    let text = std::str::from_utf8(text).map_err(|error| (error.to_string(), start()))?;
+    Envelope::parse(text).map_err(|error| (error.to_string(), start()))
+}
+
+fn answer(
+    shared: &Shared,
+    envelope: Envelope,
+    told: &mut Vec<Told>,
+    answers: &mut Vec<(Pending, Envelope)>,
+) {
+    let number = envelope.id().and_then(|id| id.get().parse::<u64>().ok());
+    let pending = number.and_then(|number| shared.state().pending.remove(&number));
+    let Some(pending) = pending else {
+        // To nothing we asked: told as it is.
+        told.push(Told::of(&envelope));
+        return;
+    };
+    let envelope = envelope.with_id(pending.client_id.clone());
+    if pending.publish == Publish::Feed {
+        told.push(Told { session: pending.session.clone(), text: envelope.text() });
+    }
+    answers.push((pending, envelope));
+}
+
+/// A request of the agent's goes to clients under an id that no other has, or has had.
+fn request(shared: &Shared, envelope: &Envelope) -> Option<Told> {
+    let id = envelope.id()?.to_owned();
+    let mut state = shared.state();
+    state.last += 1;
+    let shown = format!("agent-{}-{}", shared.number, state.last);
+    let params = envelope.params();
+    state.asked.insert(shown.clone(), Asked { id, options: params["options"].clone() });
+    state.asked_order.push_back(shown.clone());
+    if state.asked_order.len() > OPEN_REQUESTS
+        && let Some(oldest) = state.asked_order.pop_front()
+    {
+        state.asked.remove(&oldest);
+    }
+    drop(state);
+    let mut envelope = envelope.clone().with_id(raw(&shown.into()));
+    if envelope.method().as_deref() == Some("session/request_permission") {
+        envelope = super::dialect::with_permission(envelope, params);
+    }
+    Some(Told::of(&envelope))
+}
+
+async fn notification(shared: &Shared, tracker: &Tracker, envelope: &Envelope) -> Option<Told> {
+    let session = envelope.session();
+    if envelope.method().as_deref() == Some("session/update")
+        && let Some(session) = &session
+    {
+        let muted = shared.state().muted.contains(session);
+        if muted {
+            return None;
+        }
+        gather(shared, session, envelope);
+        tracker.updated(session, envelope).await;
+    }
+    Some(Told { session, text: envelope.text() })
+}
+
+/// Adds what the agent says to the answer that a client wants in one piece.
+fn gather(shared: &Shared, session: &str, envelope: &Envelope) {
+    let mut state = shared.state();
+    let mut wanting = state
+        .pending
+        .values_mut()
+        .filter(|pending| pending.session.as_deref() == Some(session))
+        .filter_map(|pending| pending.said.as_mut());
+    let Some(said) = wanting.next() else { return };
+    let update = envelope.params()["update"].take();
+    if update["sessionUpdate"] == "agent_message_chunk"
+        && let Some(text) = update["content"]["text"].as_str()
+        && said.len() + text.len() <= GATHERED
+    {
+        said.push_str(text);
+    }
+}

@@ -1,0 +1,418 @@
+//! One server: a stream of events, and the agents that speak on it.
+//!
+//! ```text
+//!            POST                    idle, or it died
+//!   stopped ──────▶ an agent runs ──────────────────▶ stopped ──▶ …    DELETE ──▶ (gone)
+//!            start                                    what was said stays
+//! ```
+//!
+//! An agent that is started again hears again how its connection was opened, and sessions are loaded when
+//! they are asked for: a client sees no difference but the time it takes.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::dialect;
+use super::envelope::{Envelope, INTERNAL, Kind, NO_SUCH_RESOURCE, raw};
+use super::feed::Feed;
+use super::journal::{Journal, JournalError, ServerRow};
+use super::process::{AgentProcess, Answer, Exit, Publish, Start};
+use super::sessions::Tracker;
+use crate::agents::Agents;
+use crate::config::{AgentLimits, Environment};
+use crate::problem::{Code, Problem};
+use crate::processes::Spawner;
+use crate::settings::Settings;
+use crate::wire::now_ms;
+
+/// What all servers share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) journal: Journal,
+    pub(super) spawner: Spawner,
+    pub(super) environment: Arc<Environment>,
+    pub(super) agents: Agents,
+    pub(super) settings: Settings,
+    pub(super) home: PathBuf,
+    pub(super) limits: AgentLimits,
+    pub(super) owners: TaskTracker,
+    /// Agents that run.
+    pub(super) running: AtomicUsize,
+    /// Processes so far, over all runs of this program: ids of their requests must not repeat.
+    pub(super) numbers: AtomicU64,
+}
+
+/// A server.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) id: String,
+    pub(super) key: i64,
+    /// `None`: it speaks the Python client's dialect, and starts the agents that are asked for.
+    pub(super) agent: Option<String>,
+    pub(super) created_ms: u64,
+    pub(super) feed: Feed,
+    pub(super) context: Arc<Context>,
+    initialize: Mutex<Option<String>>,
+    processes: AsyncMutex<HashMap<String, Running>>,
+    used_ms: AtomicU64,
+    closed: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Running {
+    process: Arc<AgentProcess>,
+    since_ms: u64,
+    /// Given back when this is dropped.
+    _place: Place,
+}
+
+/// A place among the agents that may run at once.
+#[derive(Debug)]
+struct Place(Arc<Context>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Server {
+    pub(super) fn new(context: Arc<Context>, row: ServerRow) -> Self {
+        let feed = Feed::new(context.journal.clone(), row.key, row.last);
+        Self {
+            id: row.id,
+            key: row.key,
+            agent: row.agent,
+            created_ms: row.created_ms,
+            feed,
+            context,
+            initialize: Mutex::new(row.initialize),
+            processes: AsyncMutex::default(),
+            used_ms: AtomicU64::new(now_ms()),
+            closed: CancellationToken::new(),
+        }
+    }
+
+    /// Takes a message of a client's. Gives the answer of a request.
+    pub(super) async fn post(self: Arc<Self>, envelope: Envelope) -> Result<Option<Box<RawValue>>, Problem> {
+        self.used_ms.store(now_ms(), Ordering::Relaxed);
+        let kept = self.feed.keep(envelope.session(), envelope.text());
+        let (kept, posted) = tokio::join!(kept, self.act(envelope));
+        kept.map_err(Problem::internal)?;
+        self.used_ms.store(now_ms(), Ordering::Relaxed);
+        posted
+    }
+
+    async fn act(&self, envelope: Envelope) -> Result<Option<Box<RawValue>>, Problem> {
+        match (envelope.kind(), &self.agent) {
+            (Kind::Request, None) => dialect::request(self, envelope).await.map(Some),
+            (Kind::Request, Some(agent)) => self.request(agent, envelope).await.map(Some),
+            (Kind::Notification, _) => {
+                for process in self.alive().await {
+                    if envelope.session().is_none_or(|session| process.has_open(&session)) {
+                        process.notify(envelope.clone()).await;
+                    }
+                }
+                Ok(None)
+            }
+            (Kind::Response, _) => {
+                let id = envelope.id_text().unwrap_or_default();
+                // To something that is over: nothing that a client could do about it.
+                if let Some(process) = self.alive().await.into_iter().find(|process| process.asked(&id)) {
+                    process.notify(envelope).await;
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    async fn request(&self, agent: &str, envelope: Envelope) -> Result<Box<RawValue>, Problem> {
+        let method = envelope.method().unwrap_or_default();
+        let id = envelope.id().map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned);
+        let process = self.process(agent, method != "initialize").await?;
+        let mut envelope = envelope;
+        if method == "initialize" {
+            self.set_initialize(&envelope.params()).await?;
+        } else if matches!(method.as_str(), "session/new" | "session/load" | "session/resume") {
+            envelope = self.amended(agent, envelope).await;
+        } else if let Some(session) = envelope.session()
+            && let Err(refused) = self.reopen(&process, &session).await?
+        {
+            return Ok(raw_envelope(&Envelope::error(&id, NO_SUCH_RESOURCE, &refused, Value::Null)));
+        }
+        let answer = self.ask(&process, envelope, Publish::Feed, false).await?;
+        if method == "initialize" && answer.0.has("result") {
+            drop(process.capabilities.set(answer.0.member("result")));
+        }
+        Ok(raw_envelope(&with_stderr(answer.0, &process)))
+    }
+
+    /// Asks an agent, not longer than its method may take.
+    pub(super) async fn ask(
+        &self,
+        process: &AgentProcess,
+        envelope: Envelope,
+        publish: Publish,
+        gather: bool,
+    ) -> Result<(Envelope, String), Problem> {
+        let method = envelope.method().unwrap_or_default();
+        let asked = process.request(envelope, publish, gather);
+        let answer = if method == "session/prompt" {
+            // As long as it takes.
+            asked.await
+        } else {
+            let limit = self.context.limits.request_timeout;
+            timeout(limit, asked).await.map_err(|_| {
+                let text = format!("{} did not answer {method} within {limit:?}", process.agent);
+                Problem::new(Code::Timeout, text)
+            })?
+        };
+        match answer {
+            Answer::Came { envelope, said } => Ok((envelope, said)),
+            Answer::Exited(exit) => Err(exited(&process.agent, &exit)),
+        }
+    }
+
+    /// The process of an agent, started if it does not run. `opened`: the connection is opened as the
+    /// client did before.
+    pub(super) async fn process(&self, agent: &str, opened: bool) -> Result<Arc<AgentProcess>, Problem> {
+        let started = self.closed.run_until_cancelled(self.started(agent, opened)).await;
+        started.unwrap_or_else(|| Err(Problem::session_not_found(&self.id)))
+    }
+
+    async fn started(&self, agent: &str, opened: bool) -> Result<Arc<AgentProcess>, Problem> {
+        let mut processes = self.processes.lock().await;
+        if let Some(running) = processes.get(agent).filter(|running| running.process.is_alive()) {
+            return Ok(Arc::clone(&running.process));
+        }
+        processes.remove(agent);
+        let place = self.place()?;
+        let launch = self.context.agents.launch(agent).await?;
+        let process = AgentProcess::start(Start {
+            spawner: &self.context.spawner,
+            environment: &self.context.environment,
+            launch,
+            agent,
+            home: self.context.home.clone(),
+            number: self.context.numbers.fetch_add(1, Ordering::Relaxed),
+            feed: self.feed.clone(),
+            tracker: self.tracker(agent),
+            owners: &self.context.owners,
+            alone: self.agent.is_some(),
+        })
+        .await?;
+        let running = Running { process: Arc::clone(&process), since_ms: now_ms(), _place: place };
+        processes.insert(agent.to_owned(), running);
+        if opened && let Some(params) = self.initialize() {
+            self.open(&process, &params).await?;
+        }
+        Ok(process)
+    }
+
+    fn place(&self) -> Result<Place, Problem> {
+        let most = self.context.limits.most;
+        if self.context.running.fetch_add(1, Ordering::AcqRel) >= most {
+            self.context.running.fetch_sub(1, Ordering::AcqRel);
+            return Err(Problem::conflict(format!(
+                "{most} agents run already, as many as may; end one, or start the server with a larger --max-agents"
+            )));
+        }
+        Ok(Place(Arc::clone(&self.context)))
+    }
+
+    fn tracker(&self, agent: &str) -> Tracker {
+        Tracker {
+            journal: self.context.journal.clone(),
+            server: self.key,
+            agent: agent.to_owned(),
+            connection: self.id.clone(),
+        }
+    }
+
+    fn initialize(&self) -> Option<Value> {
+        let text = self.initialize.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    async fn set_initialize(&self, params: &Value) -> Result<(), Problem> {
+        let text = params.to_string();
+        *self.initialize.lock().unwrap_or_else(PoisonError::into_inner) = Some(text.clone());
+        self.context.journal.set_initialize(self.key, text).await.map_err(Problem::internal)
+    }
+
+    /// Opens the connection to a fresh process, unheard by clients.
+    pub(super) async fn open(&self, process: &AgentProcess, params: &Value) -> Result<(), Problem> {
+        let envelope = Envelope::request("initialize", params);
+        let (answer, _) = self.ask(process, envelope, Publish::Asker, false).await?;
+        if !answer.has("result") {
+            let message = answer.member("error")["message"].as_str().unwrap_or("no reason").to_owned();
+            let text = format!("{} refused to be initialized: {message}", process.agent);
+            return Err(Problem::new(Code::StreamError, text));
+        }
+        drop(process.capabilities.set(answer.member("result")));
+        Ok(())
+    }
+
+    /// Loads a session into a process that has not opened it: one that was started again. The inner error
+    /// is why the session cannot go on.
+    pub(super) async fn reopen(
+        &self,
+        process: &AgentProcess,
+        session: &str,
+    ) -> Result<Result<(), String>, Problem> {
+        if process.has_open(session) {
+            return Ok(Ok(()));
+        }
+        let row = self.context.journal.session(session.to_owned()).await.map_err(Problem::internal)?;
+        // Unknown to us: the agent says what it thinks of it.
+        let Some(row) = row.filter(|row| row.server == self.key) else { return Ok(Ok(())) };
+        let capabilities = process.capabilities.get().cloned().unwrap_or_default();
+        if capabilities["agentCapabilities"]["loadSession"] != true {
+            let text = format!("{} was started again and cannot load earlier sessions", process.agent);
+            return Ok(Err(text));
+        }
+        let init: Value = row.init.as_deref().and_then(|init| serde_json::from_str(init).ok()).unwrap_or_default();
+        let params = json!({ "sessionId": session, "cwd": init["cwd"] });
+        let envelope = self.amended(&process.agent, Envelope::request("session/load", &params)).await;
+        process.mute(session, true);
+        let asked = self.ask(process, envelope, Publish::Asker, false).await;
+        process.mute(session, false);
+        let (answer, _) = asked?;
+        if answer.has("result") {
+            process.opened(session);
+            return Ok(Ok(()));
+        }
+        let message = answer.member("error")["message"].as_str().unwrap_or("no reason").to_owned();
+        Ok(Err(format!("{} could not load the session: {message}", process.agent)))
+    }
+
+    /// The parameters of a new or loaded session, with what is configured for its directory.
+    pub(super) async fn amended(&self, agent: &str, envelope: Envelope) -> Envelope {
+        let mut params = envelope.params();
+        if !params.is_object() {
+            params = json!({});
+        }
+        let cwd = params["cwd"].as_str().map_or_else(|| self.context.home.clone(), PathBuf::from);
+        let cwd = usable(&cwd, &self.context.home).await;
+        params["cwd"] = cwd.display().to_string().into();
+        let given = params["mcpServers"].as_array().cloned().unwrap_or_default();
+        let configured = self.context.settings.mcp_servers(&cwd, &self.context.environment).await;
+        params["mcpServers"] = merged(given, configured).into();
+        self.context.settings.place_skills(&cwd, agent).await;
+        envelope.with("params", &params)
+    }
+
+    /// Processes that run.
+    pub(super) async fn alive(&self) -> Vec<Arc<AgentProcess>> {
+        let processes = self.processes.lock().await;
+        let running = processes.values().map(|running| Arc::clone(&running.process));
+        running.filter(|process| process.is_alive()).collect()
+    }
+
+    /// Which agents run, since when. Does not wait for one that is being started.
+    pub(super) fn running(&self) -> Vec<(String, u64)> {
+        let Ok(processes) = self.processes.try_lock() else { return Vec::new() };
+        let alive = processes.values().filter(|running| running.process.is_alive());
+        alive.map(|running| (running.process.agent.clone(), running.since_ms)).collect()
+    }
+
+    /// Ends the agents; what was said stays.
+    pub(super) async fn stop(&self) {
+        let processes = std::mem::take(&mut *self.processes.lock().await);
+        for running in processes.values() {
+            running.process.end();
+        }
+        for running in processes.values() {
+            running.process.until_ended().await;
+        }
+    }
+
+    /// Ends the server.
+    pub(super) async fn close(&self) {
+        self.closed.cancel();
+        self.stop().await;
+        self.feed.close();
+    }
+
+    /// Ends agents that nobody asks and nobody listens to.
+    pub(super) async fn stop_if_idle(&self, idle_ms: u64) {
+        let unused = now_ms().saturating_sub(self.used_ms.load(Ordering::Relaxed));
+        if unused < idle_ms || self.feed.readers() > 0 {
+            return;
+        }
+        let alive = self.alive().await;
+        if !alive.is_empty() && alive.iter().all(|process| !process.is_busy()) {
+            tracing::info!(server.id = %self.id, "ending an idle agent");
+            self.stop().await;
+        }
+    }
+}
+
+/// The directory a session can work in: the one that was asked for, made if it is missing, or the home.
+async fn usable(asked: &Path, home: &Path) -> PathBuf {
+    let (asked, home) = (asked.to_owned(), home.to_owned());
+    crate::blocking::blocking(move || {
+        let fits = asked.is_absolute() && (asked.is_dir() || std::fs::create_dir_all(&asked).is_ok());
+        if fits { asked } else { home }
+    })
+    .await
+}
+
+/// Servers for tools: those of the client, and those that are configured under other names.
+fn merged(given: Vec<Value>, configured: Vec<Value>) -> Vec<Value> {
+    let mut all = given;
+    for one in configured {
+        if !all.iter().any(|known| known["name"] == one["name"]) {
+            all.push(one);
+        }
+    }
+    all
+}
+
+pub(super) fn exited(agent: &str, exit: &Exit) -> Problem {
+    let code = exit.code.map_or_else(|| "by a signal".to_owned(), |code| format!("with code {code}"));
+    Problem::new(Code::AgentProcessExited, format!("{agent} exited {code}"))
+        .with("agent", agent)
+        .with("details", json!({ "exitCode": exit.code, "stderr": exit.stderr }))
+}
+
+/// An error of the agent's, with what it printed beside it.
+fn with_stderr(envelope: Envelope, process: &AgentProcess) -> Envelope {
+    let mut error = envelope.member("error");
+    let stderr = process.stderr();
+    if !error.is_object() || stderr.is_empty() {
+        return envelope;
+    }
+    match &mut error["data"] {
+        Value::Object(data) => {
+            data.insert("agentStderr".to_owned(), stderr.into());
+        }
+        data @ Value::Null => *data = json!({ "agentStderr": stderr }),
+        _ => return envelope,
+    }
+    envelope.with("error", &error)
+}
+
+/// A problem that shows up when the head of the answer is sent already.
+pub(super) fn late(id: &RawValue, problem: &Problem) -> Box<RawValue> {
+    raw_envelope(&Envelope::error(id, INTERNAL, problem.message(), problem.body()))
+}
+
+pub(super) fn raw_envelope(envelope: &Envelope) -> Box<RawValue> {
+    RawValue::from_string(envelope.text()).unwrap_or_else(|_| raw(&Value::Null))
+}
+
+impl From<JournalError> for Problem {
+    fn from(error: JournalError) -> Self {
+        Self::internal(error)
+    }
+}

@@ -1,0 +1,151 @@
+//! Servers for tools and skills, as configured for a directory, and how they reach an agent.
+//!
+//! Kept in `<directory>/.sandbox-agent/config/mcp.json` and `skills.json`: objects of names. What is in them
+//! is handed to an agent with each session that is begun or loaded in that directory; what is configured for
+//! the home goes to all.
+
+mod file;
+mod mcp;
+pub(crate) mod routes;
+mod skills;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use tokio::sync::Mutex;
+
+use crate::config::Environment;
+use crate::problem::Problem;
+use crate::processes::Spawner;
+
+/// The name of what is configured without one.
+const DEFAULT: &str = "default";
+
+/// The settings. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    home: PathBuf,
+    /// Where repositories with skills are kept.
+    cache: PathBuf,
+    spawner: Spawner,
+    /// Held while a file is changed: two who change it at once lose nothing.
+    changing: Arc<Mutex<()>>,
+}
+
+/// Which of the two files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    Mcp,
+    Skills,
+}
+
+impl What {
+    fn file(self) -> &'static str {
+        match self {
+            Self::Mcp => "mcp.json",
+            Self::Skills => "skills.json",
+        }
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Mcp => "mcp",
+            Self::Skills => "skills",
+        }
+    }
+
+    fn checked(self, value: Value) -> Result<Value, Problem> {
+        match self {
+            Self::Mcp => mcp::checked(value),
+            Self::Skills => skills::checked(value),
+        }
+    }
+}
+
+impl Settings {
+    pub(crate) fn new(home: PathBuf, cache: PathBuf, spawner: Spawner) -> Self {
+        Self { home, cache, spawner, changing: Arc::default() }
+    }
+
+    fn directory(&self, asked: Option<&str>) -> PathBuf {
+        // An absolute path replaces the home.
+        self.home.join(asked.unwrap_or_default())
+    }
+
+    async fn all(&self, what: What, directory: &Path) -> Result<Map<String, Value>, Problem> {
+        file::read(directory.to_owned(), what.file()).await
+    }
+
+    async fn change(
+        &self,
+        what: What,
+        directory: &Path,
+        change: impl FnOnce(&mut Map<String, Value>),
+    ) -> Result<(), Problem> {
+        let _changing = self.changing.lock().await;
+        let mut all = self.all(what, directory).await?;
+        change(&mut all);
+        file::write(directory.to_owned(), what.file(), all).await
+    }
+
+    /// All servers for tools of a directory.
+    pub(crate) async fn whole_mcp(&self, directory: &Path) -> Result<Value, Problem> {
+        Ok(json!({ "servers": self.all(What::Mcp, directory).await? }))
+    }
+
+    /// Replaces them: an object of names, or `{servers}` with one.
+    pub(crate) async fn set_whole_mcp(&self, directory: &Path, body: Value) -> Result<(), Problem> {
+        let servers = body.get("servers").or(body.get("mcpServers")).unwrap_or(&body).clone();
+        let Value::Object(servers) = servers else {
+            return Err(Problem::invalid("servers must be an object of names"));
+        };
+        let mut checked = Map::new();
+        for (name, server) in servers {
+            checked.insert(name, mcp::checked(server)?);
+        }
+        self.change(What::Mcp, directory, |all| *all = checked).await
+    }
+
+    /// All skills of a directory.
+    pub(crate) async fn whole_skills(&self, directory: &Path) -> Result<Value, Problem> {
+        let all = self.all(What::Skills, directory).await?;
+        Ok(all.get(DEFAULT).cloned().unwrap_or_else(|| json!({ "sources": [] })))
+    }
+
+    pub(crate) async fn set_whole_skills(&self, directory: &Path, body: Value) -> Result<(), Problem> {
+        let checked = skills::checked(body)?;
+        self.change(What::Skills, directory, |all| drop(all.insert(DEFAULT.to_owned(), checked))).await
+    }
+
+    /// What an agent in a directory is given of servers for tools, in ACP's shape.
+    pub(crate) async fn mcp_servers(&self, cwd: &Path, environment: &Environment) -> Vec<Value> {
+        let mut servers = Vec::new();
+        for directory in self.places(cwd) {
+            match self.all(What::Mcp, &directory).await {
+                Ok(all) => mcp::for_an_agent(&all, environment, &mut servers),
+                Err(problem) => tracing::warn!(error = %problem, "servers for tools cannot be read"),
+            }
+        }
+        servers
+    }
+
+    /// Puts the skills of a directory where an agent looks for them.
+    pub(crate) async fn place_skills(&self, cwd: &Path, agent: &str) {
+        for directory in self.places(cwd) {
+            let placed = match self.all(What::Skills, &directory).await {
+                Ok(all) if all.is_empty() => Ok(()),
+                Ok(all) => skills::place(&all, &directory, cwd, agent, (&self.cache, &self.spawner)).await,
+                Err(problem) => Err(problem.to_string()),
+            };
+            if let Err(error) = placed {
+                tracing::warn!(error, "skills cannot be given to {agent}");
+            }
+        }
+    }
+
+    /// The directory's own come first: a name that is there twice means that one.
+    fn places(&self, cwd: &Path) -> Vec<PathBuf> {
+        if cwd == self.home { vec![cwd.to_owned()] } else { vec![cwd.to_owned(), self.home.clone()] }
+    }
+}
