@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{command, say};
 
 /// Which crates of ours a crate may name: the table of ARCHITECTURE.md, in the order of the house.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 17] = [
     ("ids", &[]),
     ("secret", &[]),
     ("sys", &[]),
@@ -22,9 +22,14 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("egress", &["ids"]),
     ("phantom", &["ids", "secret", "store"]),
     ("control", &["egress", "httpkit", "ids", "jail", "phantom", "secret", "snapshot", "store"]),
+    ("agent", &["httpkit", "sys"]),
+    ("sandbox-agent", &["agent", "sys"]),
     (
         "agentjail",
-        &["control", "egress", "ids", "jail", "phantom", "secret", "snapshot", "store", "sys"],
+        &[
+            "control", "egress", "ids", "jail", "phantom", "sandbox-agent", "secret", "snapshot", "store",
+            "sys",
+        ],
     ),
     ("e2e", &[]),
     ("bench", &["jail", "snapshot"]),

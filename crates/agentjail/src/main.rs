@@ -39,6 +39,8 @@ enum Command {
     /// Root file systems that jails can have in place of the machine's: add, list, remove
     #[command(subcommand)]
     Images(images::Command),
+    /// The sandbox agent: files, processes, terminals and coding agents of the sandbox this runs in
+    Agent(Box<sandbox_agent::Flags>),
     /// Tell what this machine can enforce, what is missing, and how to get it
     Doctor(doctor::Flags),
     /// Attempt something that a jail must refuse. For `doctor --attack`, which runs it inside one
@@ -82,6 +84,7 @@ fn act(global: &client::Global, command: Command) -> anyhow::Result<ExitCode> {
         Command::Client(command) => client::run(global, command),
         Command::Flavors(command) => flavors::flavors(command),
         Command::Images(command) => images::images(command),
+        Command::Agent(flags) => Ok(sandbox_agent::act(*flags)),
         Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Attempt { line, arguments } => Ok(attack::attempt(&line, &arguments)),
         Command::Completions { shell } => {

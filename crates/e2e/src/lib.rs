@@ -5,6 +5,7 @@ pub mod cli;
 pub mod git;
 pub mod house;
 pub mod leftovers;
+pub mod sandbox;
 pub mod upstream;
 pub mod user;
 

@@ -13,10 +13,10 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{keeper, logs};
+use crate::{keeper, logs, place};
 
 /// Who may ask.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Access {
     /// The token that opens the API. On a command line everybody on the machine can read it: better give
     /// --token-file or the environment variable
@@ -167,13 +167,10 @@ fn announce(address: SocketAddr, made: Option<&Token>) {
 
 fn configure(access: Access, flags: Flags) -> anyhow::Result<(Config, Option<Token>)> {
     let (token, made) = token(access)?;
-    let own: BTreeMap<String, String> = own_environment();
-    let home = own.get("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from);
-    let data = own.get("XDG_DATA_HOME").filter(|path| path.starts_with('/')).map(PathBuf::from);
-    let data = data.unwrap_or_else(|| home.join(".local/share")).join("sandbox-agent");
-    if flags.no_telemetry {
-        // Nothing to switch off.
-    }
+    let own = place::environment();
+    let (home, data) = (place::home(&own), place::data(&own));
+    let mut mock = place::itself()?;
+    mock.1.push("mock-agent-process".to_owned());
     let address = address(&flags.host, flags.port)?;
     let environment = environment(&flags, own)?;
     let config = Config {
@@ -199,37 +196,40 @@ fn configure(access: Access, flags: Flags) -> anyhow::Result<(Config, Option<Tok
             npm: flags.npm_registry,
         },
         shield: flags.shield,
-        mock: mock()?,
+        mock,
         grace: Duration::from_secs(flags.grace_secs),
     };
     Ok((config, made))
 }
 
-/// How the built-in agent is started: by this program, whatever name it has.
-fn mock() -> anyhow::Result<(PathBuf, Vec<String>)> {
-    let program = std::env::current_exe().context("this program cannot find itself")?;
-    let own = program.file_name().is_some_and(|name| name == "agentjail");
-    let words = if own { vec!["agent", "mock-agent-process"] } else { vec!["mock-agent-process"] };
-    Ok((program, words.into_iter().map(str::to_owned).collect()))
+impl Access {
+    /// The token that was given.
+    pub(crate) fn token(self) -> anyhow::Result<Option<Token>> {
+        let given = match (self.token, self.token_file) {
+            (Some(_), Some(_)) => bail!("give --token or --token-file, not both"),
+            (Some(token), None) => Some(token),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(&file);
+                Some(text.with_context(|| format!("--token-file {}", file.display()))?.trim().to_owned())
+            }
+            (None, None) => None,
+        };
+        match given {
+            Some(text) => match Token::given(&text) {
+                Some(token) => Ok(Some(token)),
+                None => bail!("the token is empty; say --no-token to let everybody in"),
+            },
+            None => Ok(None),
+        }
+    }
 }
 
 /// The token in force, and the one that was made because none was given.
 fn token(access: Access) -> anyhow::Result<(Option<Token>, Option<Token>)> {
-    let given = match (access.token, access.token_file) {
-        (Some(_), Some(_)) => bail!("give --token or --token-file, not both"),
-        (Some(token), None) => Some(token),
-        (None, Some(file)) => {
-            let text = std::fs::read_to_string(&file);
-            Some(text.with_context(|| format!("--token-file {}", file.display()))?.trim().to_owned())
-        }
-        (None, None) => None,
-    };
-    match given {
-        Some(text) => match Token::given(&text) {
-            Some(token) => Ok((Some(token), None)),
-            None => bail!("the token is empty; say --no-token to let everybody in"),
-        },
-        None if access.no_token => Ok((None, None)),
+    let open = access.no_token;
+    match access.token()? {
+        Some(token) => Ok((Some(token), None)),
+        None if open => Ok((None, None)),
         None => {
             let made = Token::random()?;
             Ok((Some(made.clone()), Some(made)))
@@ -249,12 +249,6 @@ where
 {
     let all = texts.iter().filter(|text| *text != "*");
     all.map(|text| text.parse().with_context(|| format!("{flag} {text}"))).collect()
-}
-
-#[expect(clippy::disallowed_methods, reason = "the environment is read once, here")]
-fn own_environment() -> BTreeMap<String, String> {
-    let all = std::env::vars_os();
-    all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
 }
 
 fn environment(flags: &Flags, own: BTreeMap<String, String>) -> anyhow::Result<Environment> {

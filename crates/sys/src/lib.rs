@@ -26,7 +26,7 @@ pub use fork::{Forked, fork};
 pub use landlock_abi::landlock_abi;
 pub use mount_setattr::{MountAttributes, Reach, map_owner, restrict_mount};
 pub use seccomp::{MAX_INSTRUCTIONS, install_filter};
-pub use session::lead_a_session;
+pub use session::{lead_a_session, leave_the_terminal};
 pub use signal::{child_signals, restore_signals};
 pub use signal_wait::Waiting;
 pub use socket_filter::attach_filter;

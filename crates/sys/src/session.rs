@@ -22,3 +22,15 @@ pub fn lead_a_session(command: &mut Command) {
     // makes two system calls, and an error of a number, which allocates nothing.
     unsafe { command.pre_exec(prepare) };
 }
+
+/// Makes what the command starts the leader of a session of its own, without a terminal: it does not hear
+/// when that is closed.
+pub fn leave_the_terminal(command: &mut Command) {
+    let prepare = || {
+        // SAFETY: `setsid` takes nothing and touches no memory.
+        if unsafe { libc::setsid() } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: between fork and exec only calls that are safe in signal handlers are allowed: the closure
+    // makes one system call, and an error of a number, which allocates nothing.
+    unsafe { command.pre_exec(prepare) };
+}

@@ -133,6 +133,15 @@ fn opencode(env: &mut BTreeMap<String, String>) {
     {
         *base = format!("{}/v1", base.trim_end_matches('/'));
     }
+    let steered = ["ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"].iter().any(|name| env.contains_key(*name));
+    let given = env.get("OPENCODE_CONFIG_CONTENT").map_or("{}", String::as_str);
+    let Ok(serde_json::Value::Object(mut config)) = serde_json::from_str(given) else { return };
+    // Left to itself it asks a model that its maker hosts.
+    let chosen = ["model", "enabled_providers", "disabled_providers"];
+    if steered && !chosen.iter().any(|name| config.contains_key(*name)) {
+        config.insert("disabled_providers".to_owned(), json!(["opencode"]));
+        env.insert("OPENCODE_CONFIG_CONTENT".to_owned(), serde_json::Value::Object(config).to_string());
+    }
 }
 
 /// pi reads base URLs from a file of its own, which is made if it is not there.
@@ -190,5 +199,6 @@ mod tests {
         let mut env = BTreeMap::from([("ANTHROPIC_BASE_URL".to_owned(), "http://m/a".to_owned())]);
         launch("opencode").translate(&mut env);
         assert_eq!(env["ANTHROPIC_BASE_URL"], "http://m/a/v1");
+        assert!(env["OPENCODE_CONFIG_CONTENT"].contains("disabled_providers"));
     }
 }

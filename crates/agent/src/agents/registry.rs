@@ -108,7 +108,14 @@ mod tests {
                 let root = &lock["packages"][""]["dependencies"][&part.package];
                 assert!(root.is_string(), "{}: {} is not locked", agent.id, part.package);
                 for (name, package) in lock["packages"].as_object().unwrap() {
-                    assert!(name.is_empty() || package["integrity"].is_string(), "{name}");
+                    // Packages of other machines are named so that npm knows the lock for whole.
+                    let here = |member: &str, word: &str| {
+                        let only = package[member].as_array();
+                        only.is_none_or(|only| only.iter().any(|one| one == word))
+                    };
+                    let foreign = !here("os", "linux") || !here("cpu", "x64") || !here("libc", "glibc");
+                    let checked = package["integrity"].is_string();
+                    assert!(name.is_empty() || foreign || checked, "{name}");
                     assert!(package["resolved"].is_null(), "{name}");
                 }
             }

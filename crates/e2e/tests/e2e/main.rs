@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and a table of cases is as long as it is"
 )]
 
+mod agent;
 mod api;
 mod attack;
 mod cli;

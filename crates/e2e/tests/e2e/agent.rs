@@ -1,0 +1,13 @@
+//! The sandbox agent, over its API, from inside what it starts, and under `kill -9`.
+
+mod access;
+mod acp;
+mod crash;
+mod files;
+mod install;
+mod processes;
+mod race;
+mod settings;
+mod shield;
+mod tar;
+mod terminal;
