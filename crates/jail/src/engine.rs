@@ -8,20 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use launch::cgroup::{Place, statistics};
+use launch::cgroup::Place;
 use launch::message::{
-    Command, Enforcement, Fault, Layers, Limits, Network, Offers, Pool, Preparation, Profile,
+    Command, Enforcement, Exit, Fault, Layers, Limits, Network, Offers, Pool, Preparation, Profile,
     Report, Spec, Tree,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::instance;
 use crate::jail::{Jail, Running};
-use crate::link::{self, Link, LinkError, watched};
+use crate::lingering::{self, Lingering};
+use crate::link::{self, Asked, Link, LinkError, Refusal, watched};
 use crate::pipes::{self, Pipes};
 use crate::program;
 
@@ -134,6 +136,8 @@ struct Inner {
     link: Mutex<Option<Arc<Link>>>,
     offers: Offers,
     next_jail: AtomicU64,
+    lingering: Arc<Lingering>,
+    _undertaker: JoinSet<()>,
 }
 
 impl Engine {
@@ -144,6 +148,9 @@ impl Engine {
         let program = program::sealed_copy(&config.program).map_err(LinkError::Start)?;
         let link = Arc::new(start_link(&config, &name, &program).await?);
         let offers = link.offers.clone();
+        let lingering = Arc::new(Lingering::default());
+        let mut undertaker = JoinSet::new();
+        undertaker.spawn(lingering::end(Arc::clone(&lingering)));
         Ok(Self(Arc::new(Inner {
             config,
             name,
@@ -151,6 +158,8 @@ impl Engine {
             link: Mutex::new(Some(link)),
             offers,
             next_jail: AtomicU64::new(1),
+            lingering,
+            _undertaker: undertaker,
         })))
     }
 
@@ -162,6 +171,7 @@ impl Engine {
     /// Makes a jail and starts a command in it. When this returns, every protection is in force.
     pub async fn spawn(&self, start: Start) -> Result<Running, SpawnError> {
         let began = Instant::now();
+        self.0.lingering.note_start();
         let jail = self.0.next_jail.fetch_add(1, Ordering::Relaxed);
         let Belongings { report, ours, pipes, code } =
             Belongings::of(&start).map_err(SpawnError::Pipes)?;
@@ -172,23 +182,22 @@ impl Engine {
             .chain(&code)
             .map(AsFd::as_fd)
             .collect();
-        let answer = link.ask(spec(jail, &start), &lent).await?;
-        let (pid, place, init) = answer.map_err(refusal)?;
+        let asked = link.ask(spec(jail, &start), &lent).await?;
         // Theirs must go, or the end of the output would never show.
         drop((report, theirs));
         let ours = watched(ours).map_err(SpawnError::Pipes)?;
-        let init = watched(init).map_err(SpawnError::Pipes)?;
         // On a failure from here on, init finds its report socket closed, and ends.
-        let newborn = Newborn { init, place };
-        let ready = timeout(READY, newborn.ready(&ours)).await;
-        let (enforced, not_executed, listeners) = ready.map_err(|_| SpawnError::Slow)??;
+        let ready = timeout(READY, readiness(&ours, asked));
+        let Readiness { init, pid, place, enforced, not_executed, ended, listeners } =
+            ready.await.map_err(|_| SpawnError::Slow)??;
         if listeners.len() != start.network.listeners.len() {
             return Err(SpawnError::Setup(link::out_of_descriptors()));
         }
-        let Newborn { init, place } = newborn;
+        let init = watched(init).map_err(SpawnError::Pipes)?;
         let enforced = with_cpu_time(&start, place.as_ref(), enforced)?;
-        let mut jail = Jail::new(pid, init, place, ours, began);
+        let mut jail = Jail::new(pid, init, place, ours, Arc::clone(&self.0.lingering), began);
         jail.not_executed = not_executed;
+        jail.exit = ended;
         jail.limit_cpu_time(start.cpu_time);
         Ok(Running { jail, pipes, listeners, enforced })
     }
@@ -353,28 +362,48 @@ fn in_memory(text: &str) -> io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// A jail that has not said yet that it is ready.
-struct Newborn {
-    init: AsyncFd<OwnedFd>,
+/// What init says of a jail that is ready.
+struct Readiness {
+    init: OwnedFd,
+    pid: u32,
     place: Option<Place>,
+    enforced: Vec<String>,
+    /// The errno of an `exec` that failed.
+    not_executed: Option<i32>,
+    /// How the command has ended, if it has already.
+    ended: Option<Exit>,
+    /// The sockets bound inside.
+    listeners: Vec<OwnedFd>,
 }
 
-/// What is in force, the errno of an `exec` that failed, and the sockets bound inside.
-type Readiness = (Vec<String>, Option<i32>, Vec<OwnedFd>);
-
-impl Newborn {
-    /// Waits until init says that everything is in force. If the caller goes away, init finds its
-    /// report socket closed, and ends.
-    async fn ready(&self, report: &AsyncFd<OwnedFd>) -> Result<Readiness, SpawnError> {
-        match link::receive::<Report>(report).await {
-            Ok(Some((Report::Ready { enforced, not_executed }, listeners))) => {
-                Ok((enforced, not_executed, listeners))
-            }
-            Ok(Some((Report::Failed(fault), _))) => Err(refusal(fault)),
-            Ok(Some(_) | None) | Err(_) => {
-                let used = self.place.as_ref().map(statistics).unwrap_or_default();
-                Err(SpawnError::Died { oom: used.oom_kills > 0 })
-            }
+/// Waits until init says that everything is in force. If the caller goes away, init finds its report
+/// socket closed, and ends.
+async fn readiness(
+    report: &AsyncFd<OwnedFd>,
+    mut asked: Asked<'_>,
+) -> Result<Readiness, SpawnError> {
+    let said = tokio::select! {
+        said = link::receive::<Report>(report) => said,
+        refusal = asked.refused() => return Err(never_ready(refusal?)),
+    };
+    match said {
+        Ok(Some((Report::Ready { pid, place, enforced, not_executed, ended }, descriptors))) => {
+            let mut descriptors = descriptors.into_iter();
+            // The server is out of descriptors, and the kernel kept this one back.
+            let init = descriptors.next().ok_or(link::out_of_descriptors());
+            let init = init.map_err(SpawnError::Setup)?;
+            let listeners = descriptors.collect();
+            Ok(Readiness { init, pid, place, enforced, not_executed, ended, listeners })
         }
+        Ok(Some((Report::Failed(fault), _))) => Err(refusal(fault)),
+        // Nobody has the other end: the launcher knows why.
+        Ok(Some(_) | None) | Err(_) => Err(never_ready(asked.inquire().await?)),
+    }
+}
+
+fn never_ready(why: Refusal) -> SpawnError {
+    match why {
+        Refusal::Refused(fault) => refusal(fault),
+        Refusal::Died { oom } => SpawnError::Died { oom },
     }
 }

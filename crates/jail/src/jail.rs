@@ -8,16 +8,20 @@
 //!      ├── init dies (out of memory) ─┤
 //!      └── kill, or drop ─────────────┘
 //! ```
+//!
+//! An init that is alone after its command's end is no concern of who waits for that: see
+//! [`crate::lingering`].
 
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use launch::cgroup::{self, Place, Statistics, statistics};
 use launch::message::{Command, Exit, FIRST, Further, Listener, Order};
 use rustix::net::sockopt::socket_error;
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -25,6 +29,7 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout_at};
 
 use crate::conversation::{Conversation, OrderError};
+use crate::lingering::{Init, Lingering};
 use crate::link::watched;
 use crate::mapped;
 use crate::pipes::{self, Pipes};
@@ -48,18 +53,18 @@ const FREEZE: Duration = Duration::from_secs(10);
 /// How long it is looked for without a pause whether they have.
 const SOON: Duration = Duration::from_micros(500);
 
-/// A running jail. No process in it outlives this value.
+/// A running jail. No process in it outlives this value, but for its init, which does nothing more then.
 #[derive(Debug)]
 #[must_use = "dropping a jail kills all that runs in it"]
 pub struct Jail {
-    pid: u32,
-    /// Killing it kills every process of its PID namespace; there is no other way out of that.
-    init: AsyncFd<OwnedFd>,
+    init: Arc<Init>,
+    lingering: Arc<Lingering>,
+    /// Whether the command has ended and left nothing to kill.
+    alone: bool,
     place: Option<Place>,
-    conversation: Conversation,
     /// The first command's end, as long as it was not seen.
     first: oneshot::Receiver<Exit>,
-    exit: Option<Exit>,
+    pub(crate) exit: Option<Exit>,
     cpu_limit: Option<Duration>,
     began: Instant,
     /// The errno of an `exec` that failed.
@@ -98,14 +103,15 @@ impl Jail {
         init: AsyncFd<OwnedFd>,
         place: Option<Place>,
         report: AsyncFd<OwnedFd>,
+        lingering: Arc<Lingering>,
         began: Instant,
     ) -> Self {
         let (conversation, first) = Conversation::new(report);
         Self {
-            pid,
-            init,
+            init: Arc::new(Init { pid, process: init, conversation }),
+            lingering,
+            alone: false,
             place,
-            conversation,
             first,
             exit: None,
             cpu_limit: None,
@@ -121,7 +127,7 @@ impl Jail {
 
     /// Process id of the jail's init, on the host.
     pub fn pid(&self) -> u32 {
-        self.pid
+        self.init.pid
     }
 
     /// What the jail used so far; zeroes where there is no cgroup.
@@ -155,7 +161,10 @@ impl Jail {
         };
         let statistics = self.place.as_ref().map(statistics);
         let oom_killed = statistics.is_some_and(|statistics| statistics.oom_kills > 0);
-        self.kill();
+        self.alone = exit.is_some() && statistics.as_ref().is_some_and(Lingering::may);
+        if !self.alone {
+            self.kill();
+        }
         Outcome {
             timed_out: exit.is_none() && !cpu_exhausted,
             cpu_exhausted,
@@ -184,7 +193,7 @@ impl Jail {
 
     /// Sends a signal to the first command and its process group.
     pub async fn signal(&self, signal: i32) -> Result<(), OrderError> {
-        self.conversation.tell(&Order::Signal { process: FIRST, signal }).await
+        self.init.conversation.tell(&Order::Signal { process: FIRST, signal }).await
     }
 
     /// Starts one more command, in a session of its own, under the same walls as the first.
@@ -193,7 +202,7 @@ impl Jail {
     ///
     /// Dropped before it completes, the command may have been started; it ends with the jail.
     pub async fn start(&self, command: Command, stdio: Stdio) -> Result<Process<'_>, OrderError> {
-        let number = self.conversation.number();
+        let number = self.init.conversation.number();
         let (lent, pipes, terminal) = match stdio {
             Stdio::Pipes { stdin } => {
                 let (lent, pipes) = pipes::open(stdin).map_err(OrderError::Speak)?;
@@ -202,7 +211,7 @@ impl Jail {
             Stdio::Terminal(size) => (Vec::new(), None, Some(size)),
         };
         let further = Further { process: number, command, terminal };
-        let (not_executed, owner, ended) = self.conversation.start(further, &lent).await?;
+        let (not_executed, owner, ended) = self.init.conversation.start(further, &lent).await?;
         drop(lent);
         let streams = match (pipes, owner) {
             (Some(pipes), _) => Streams::Pipes(pipes),
@@ -214,7 +223,7 @@ impl Jail {
             (None, None) => return Err(OrderError::Gone),
         };
         Ok(Process {
-            conversation: &self.conversation,
+            conversation: &self.init.conversation,
             number,
             ended,
             exit: None,
@@ -225,7 +234,8 @@ impl Jail {
 
     /// Connects to a port that something inside listens on, on the loopback interface.
     pub async fn connect(&self, port: u16) -> Result<TcpStream, OrderError> {
-        let socket = self.conversation.socket(|request| Order::Connect { request, port }).await?;
+        let socket =
+            self.init.conversation.socket(|request| Order::Connect { request, port }).await?;
         let stream = TcpStream::from_std(socket.into()).map_err(OrderError::Speak)?;
         stream.writable().await.map_err(OrderError::Speak)?;
         match socket_error(&stream) {
@@ -236,7 +246,7 @@ impl Jail {
 
     /// Binds one more socket inside, and hands it out.
     pub async fn listen(&self, listener: Listener) -> Result<OwnedFd, OrderError> {
-        self.conversation.socket(|request| Order::Listen { request, listener }).await
+        self.init.conversation.socket(|request| Order::Listen { request, listener }).await
     }
 
     /// Stops every process of the jail where it is; returns when all have stopped.
@@ -275,29 +285,29 @@ impl Jail {
     /// Paths, from the jail's root, of files that some process of it has mapped so that writing to them
     /// leaves no trace in their times. `None` if that cannot be known.
     pub fn mapped_files(&self) -> Option<HashSet<Vec<u8>>> {
-        mapped::files(self.place.as_ref()?.freezer.as_ref()?, self.pid)
+        mapped::files(self.place.as_ref()?.freezer.as_ref()?, self.init.pid)
     }
 
     /// Bytes on disk of files that have no name any more and are there because the jail has them open or
     /// mapped. Of a jail without a cgroup, nothing is known.
     pub fn nameless_bytes(&self) -> u64 {
         let group = self.place.as_ref().and_then(|place| place.freezer.as_ref());
-        group.map_or(0, |group| mapped::nameless_bytes(group, self.pid))
+        group.map_or(0, |group| mapped::nameless_bytes(group, self.init.pid))
     }
 
     /// Kills everything in the jail, at once.
     pub fn kill(&self) {
-        match pidfd_send_signal(self.init.get_ref(), Signal::KILL) {
-            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
-            Err(error) => tracing::error!(jail.pid = self.pid, %error, "jail not killed"),
-        }
+        self.init.kill();
     }
 
     /// Waits until no process of the jail is left. Only after [`Jail::kill`] or the command's end.
     pub async fn gone(&self) {
+        if self.alone {
+            self.kill();
+        }
         // A pidfd becomes readable when its process is a zombie, which init becomes only after all
         // others of its namespace.
-        drop(self.init.readable().await);
+        drop(self.init.process.readable().await);
     }
 }
 
@@ -316,6 +326,9 @@ async fn cpu_exhausted(place: Option<&Place>, limit: Option<Duration>) {
 
 impl Drop for Jail {
     fn drop(&mut self) {
-        self.kill();
+        // Otherwise it ends with the last reference to it, which is ours.
+        if self.alone {
+            self.lingering.add(Arc::clone(&self.init));
+        }
     }
 }

@@ -65,6 +65,7 @@ mod conversation;
 mod engine;
 mod instance;
 mod jail;
+mod lingering;
 mod link;
 mod mapped;
 mod pipes;

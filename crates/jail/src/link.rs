@@ -15,8 +15,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// A reply and the pidfd that came with it.
-type Answer = Result<(u32, Option<launch::cgroup::Place>, OwnedFd), Fault>;
+/// Why a jail that was asked for will never be ready.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    Refused(Fault),
+    Died { oom: bool },
+}
 
 /// A live launcher. Dropping it ends the launcher, and with it every jail.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ type Waiting = Option<Askers>;
 
 #[derive(Debug, Default)]
 struct Askers {
-    jails: HashMap<u64, oneshot::Sender<Answer>>,
+    jails: HashMap<u64, oneshot::Sender<Refusal>>,
     counts: HashMap<u64, oneshot::Sender<usize>>,
     next_count: u64,
 }
@@ -92,17 +96,15 @@ impl Link {
         &self,
         spec: Spec,
         descriptors: &[BorrowedFd<'_>],
-    ) -> Result<Answer, LinkError> {
-        let (answer, answered) = oneshot::channel();
+    ) -> Result<Asked<'_>, LinkError> {
+        let (answer, refused) = oneshot::channel();
         let jail = spec.jail;
         lock(&self.waiting).as_mut().ok_or(LinkError::Gone)?.jails.insert(jail, answer);
-        if let Err(error) = send(&self.socket, &Request::Start(Box::new(spec)), descriptors).await {
-            if let Some(waiting) = lock(&self.waiting).as_mut() {
-                waiting.jails.remove(&jail);
-            }
-            return Err(LinkError::Speak(error));
-        }
-        answered.await.map_err(|_| LinkError::Gone)
+        let asked = Asked { link: self, jail, refused };
+        send(&self.socket, &Request::Start(Box::new(spec)), descriptors)
+            .await
+            .map_err(LinkError::Speak)?;
+        Ok(asked)
     }
 
     /// Asks for blank jails. There is no answer.
@@ -144,6 +146,37 @@ impl Link {
     }
 }
 
+/// A jail that was asked for. Its init says when it is ready; the launcher, why it never will be.
+#[derive(Debug)]
+pub(crate) struct Asked<'link> {
+    link: &'link Link,
+    jail: u64,
+    refused: oneshot::Receiver<Refusal>,
+}
+
+impl Asked<'_> {
+    /// Waits for a refusal.
+    pub(crate) async fn refused(&mut self) -> Result<Refusal, LinkError> {
+        (&mut self.refused).await.map_err(|_| LinkError::Gone)
+    }
+
+    /// Asks why there is nobody who could say that the jail is ready.
+    pub(crate) async fn inquire(mut self) -> Result<Refusal, LinkError> {
+        send(&self.link.socket, &Request::Inquire(self.jail), &[])
+            .await
+            .map_err(LinkError::Speak)?;
+        self.refused().await
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = lock(&self.link.waiting).as_mut() {
+            waiting.jails.remove(&self.jail);
+        }
+    }
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
         // The launcher sees its socket closed and ends all jails. It is reaped here if it is quick,
@@ -171,15 +204,10 @@ fn start_process(program: &OwnedFd, socket: OwnedFd) -> io::Result<Child> {
 
 /// Hands each reply to who waits for it, until the launcher goes.
 async fn deliver(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
-    while let Ok(Some((reply, mut descriptors))) = receive::<Reply>(&socket).await {
+    while let Ok(Some((reply, _))) = receive::<Reply>(&socket).await {
         let (jail, answer) = match reply {
-            Reply::Born { jail, pid, place } if !descriptors.is_empty() => {
-                (jail, Ok((pid, place, descriptors.remove(0))))
-            }
-            // The server is out of descriptors, and the kernel kept this one back. The asker goes away,
-            // and with its sockets the jail.
-            Reply::Born { jail, .. } => (jail, Err(out_of_descriptors())),
-            Reply::Refused { jail, fault } => (jail, Err(fault)),
+            Reply::Refused { jail, fault } => (jail, Refusal::Refused(fault)),
+            Reply::Died { jail, oom } => (jail, Refusal::Died { oom }),
             Reply::Blanks { request, count } => {
                 let asker = lock(&waiting).as_mut().and_then(|w| w.counts.remove(&request));
                 if let Some(asker) = asker {
@@ -193,7 +221,6 @@ async fn deliver(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
             }
         };
         let asker = lock(&waiting).as_mut().and_then(|waiting| waiting.jails.remove(&jail));
-        // Nobody waits any more: the pidfd is dropped, and the jail ends by its closed socket.
         if let Some(asker) = asker {
             drop(asker.send(answer));
         }

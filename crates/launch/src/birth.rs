@@ -12,6 +12,8 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use sys::{Birth, Instruction, MountAttributes, Namespaces, Reach, Side};
 
 use crate::cgroup::{Driver, Group};
+use crate::init::confine::LANDLOCK_STEP;
+use crate::init::stage::Go;
 use crate::message::{
     Access, Assignment, At as _, Enforcement, Fault, Knock, Layers, MOST_LAYERS, Profile, Spec,
     Tree,
@@ -65,6 +67,16 @@ pub(crate) struct Blank {
     pub(crate) init: OwnedFd,
     pub(crate) group: Option<Group>,
     door: OwnedFd,
+    /// Where its stage hears of its command from us, if nothing is left to init.
+    pub(crate) call: Option<OwnedFd>,
+}
+
+/// A jail's init that was born, and how it is spoken to.
+struct Newborn {
+    pid: Pid,
+    init: OwnedFd,
+    door: OwnedFd,
+    call: Option<OwnedFd>,
 }
 
 /// Why there is no jail, and a group that may need a moment before it can be removed.
@@ -122,7 +134,7 @@ impl Birthplace {
         let group = driver.map(|driver| driver.begin(name)).transpose();
         let mut group = group.map_err(|fault| Stillborn { fault, group: None })?;
         match self.bear(driver, shape, group.as_mut()) {
-            Ok((pid, init, door)) => Ok(Blank { pid, init, group, door }),
+            Ok(Newborn { pid, init, door, call }) => Ok(Blank { pid, init, group, door, call }),
             Err(fault) => Err(Stillborn { fault, group: group.map(Box::new) }),
         }
     }
@@ -132,10 +144,10 @@ impl Birthplace {
         driver: Option<&dyn Driver>,
         shape: &Shape,
         group: Option<&mut Group>,
-    ) -> Result<(Pid, OwnedFd, OwnedFd), Fault> {
-        let (door, inner_door) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .at("make the door to init")?;
+    ) -> Result<Newborn, Fault> {
+        let (door, inner_door) = sockets().at("make the door to init")?;
+        let calls = shape.is_whole().then(sockets).transpose().at("make the stage's socket")?;
+        let (call, inner_call) = calls.unzip();
         let cgroup = group.as_ref().and_then(|group| group.birth.as_ref()).map(AsFd::as_fd);
         let birth = Birth { namespaces: namespaces(), cgroup };
         // The kernel charges what a jail uses up (inotify watches, pending signals, …) to the owner
@@ -146,15 +158,15 @@ impl Birthplace {
         let cloned = fault::inject("clone")
             .and_then(|()| sys::clone3(&birth).at("clone into new namespaces"));
         if let Ok(Side::Child) = cloned {
-            init::run(&inner_door, shape, self);
+            init::run(&inner_door, inner_call, shape, self);
         }
         self.act_as(self.own.0)?;
         self.mounts.go_home()?;
         let (pid, init) = match cloned? {
-            Side::Child => init::run(&inner_door, shape, self),
+            Side::Child => init::run(&inner_door, inner_call, shape, self),
             Side::Parent { pid, child } => (pid, child),
         };
-        drop(inner_door);
+        drop((inner_door, inner_call));
         let raised = Pid::from_raw(pid.cast_signed())
             .ok_or(rustix::io::Errno::SRCH)
             .at("clone")
@@ -173,7 +185,7 @@ impl Birthplace {
                 Ok(pid)
             });
         match raised {
-            Ok(pid) => Ok((pid, init, door)),
+            Ok(pid) => Ok(Newborn { pid, init, door, call }),
             Err(fault) => {
                 kill(&init);
                 Err(fault)
@@ -186,19 +198,40 @@ impl Birthplace {
         &self,
         driver: Option<&dyn Driver>,
         blank: &mut Blank,
-        spec: Spec,
+        mut spec: Spec,
         descriptors: &[OwnedFd],
         enforced: Vec<String>,
     ) -> Result<(), Fault> {
         let handed = self.trees(&spec).and_then(|trees| {
             if let (Some(driver), Some(group)) = (driver, &mut blank.group) {
+                group.jail = Some(spec.jail);
                 fault::inject("limits")?;
                 driver.limit(group, &spec.limits)?;
             }
-            let all: Vec<BorrowedFd<'_>> =
-                descriptors.iter().chain(&trees).map(AsFd::as_fd).collect();
             fault::inject("assign")?;
-            knock(&blank.door, &Knock::Assign(Box::new(Assignment { spec, enforced })), &all)
+            let all: Vec<BorrowedFd<'_>> = std::iter::once(&blank.init)
+                .chain(descriptors)
+                .chain(&trees)
+                .map(AsFd::as_fd)
+                .collect();
+            let pid = blank.pid.as_raw_nonzero().get().cast_unsigned();
+            let place = blank.group.as_ref().map(|group| group.place.clone());
+            let Some(call) = &blank.call else {
+                let assignment = Assignment { spec, pid, place, enforced, told: false };
+                return knock(&blank.door, &Knock::Assign(Box::new(assignment)), &all);
+            };
+            let (for_init, for_stage) = all.split_at(all.len().min(2));
+            let (command, code) = (spec.command.take(), spec.code.take());
+            let go = Go { command, open_files: spec.limits.open_files, code };
+            let told = go.command.is_some();
+            let assignment = Assignment { spec, pid, place, enforced, told };
+            // Init first: it stands still, and shall find this when the stage has left.
+            knock(&blank.door, &Knock::Assign(Box::new(assignment)), for_init)?;
+            match wire::send(call, &go, for_stage) {
+                // It has failed before, and init will say at what.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                other => other.at("tell the stage its command"),
+            }
         });
         if handed.is_err() {
             kill(&blank.init);
@@ -340,12 +373,20 @@ fn kill(child: &OwnedFd) {
     );
 }
 
-/// What is in force by the group; an error if a limit that was asked for cannot be had, unless the
-/// caller said best effort.
+fn sockets() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+}
+
+/// What is in force by the group; an error if a limit or wall that was asked for cannot be had, unless
+/// the caller said best effort.
 pub(crate) fn limits_in_force(
     driver: Option<&dyn Driver>,
+    landlock_abi: Option<u32>,
     spec: &Spec,
 ) -> Result<Vec<String>, Fault> {
+    if landlock_abi.is_none() && spec.enforcement == Enforcement::Required {
+        return Err(rustix::io::Errno::OPNOTSUPP).at(LANDLOCK_STEP);
+    }
     let controllers = driver.map(Driver::controllers).unwrap_or_default();
     let mut enforced = Vec::new();
     let io = spec.limits.io_bytes_per_second.is_some();

@@ -93,6 +93,7 @@ pub(crate) trait Driver: fmt::Debug {
             join: Vec::new(),
             place: Place::nowhere(),
             name: String::new(),
+            jail: None,
             limits: None,
             directories: self.instances().iter().flat_map(|instance| children(instance)).collect(),
         }
@@ -116,6 +117,8 @@ pub(crate) struct Group {
     pub(crate) join: Vec<OwnedFd>,
     pub(crate) place: Place,
     name: String,
+    /// The jail it is for, when there is one.
+    pub(crate) jail: Option<u64>,
     limits: Option<Limits>,
     /// As this process reaches them; [`Place`] has the paths of the host.
     directories: Vec<PathBuf>,

@@ -7,6 +7,9 @@
 //!   assigned  attach trees ──▶ give up capabilities ──▶ go! ──▶ Ready ──▶ serve orders, reap
 //!                                                        │                until killed
 //!                                                        └──▶ the stage: limits, Landlock, exec
+//!
+//!   assigned, nothing to attach     the stage hears of its command from the launcher; init gave up
+//!                                   its capabilities before, and has stood still since
 //! ```
 //!
 //! The *stage* is the process that becomes the first command. It is born, and closed in, while the jail
@@ -20,16 +23,15 @@
 
 mod attempts;
 mod command;
-mod confine;
+pub(crate) mod confine;
 mod house;
 mod image;
 mod layers;
 mod network;
 mod orders;
-mod stage;
+pub(crate) mod stage;
 mod terminal;
 
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{
@@ -56,6 +58,8 @@ struct House {
 /// What init was given for one jail.
 struct Gifts {
     assignment: Assignment,
+    /// Init's own, for the server.
+    pidfd: OwnedFd,
     report: OwnedFd,
     /// Standard input, output and error of the first command.
     streams: Option<[OwnedFd; 3]>,
@@ -64,11 +68,21 @@ struct Gifts {
 }
 
 /// Is process 1 of a new jail, from its first instruction to its last.
-pub(crate) fn run(door: &OwnedFd, shape: &Shape, birthplace: &Birthplace) -> ! {
-    if sys::close_all_but(&[door.as_fd()]).is_err() {
+///
+/// `calls` is where a stage listens that the launcher tells its command.
+pub(crate) fn run(
+    door: &OwnedFd,
+    calls: Option<OwnedFd>,
+    shape: &Shape,
+    birthplace: &Birthplace,
+) -> ! {
+    let kept: Vec<_> = std::iter::once(door).chain(&calls).map(AsFd::as_fd).collect();
+    if sys::close_all_but(&kept).is_err() {
         sys::exit(1);
     }
-    let house = prepare(door, shape, birthplace);
+    // What a command expects; init itself writes to nothing that could raise one.
+    sys::ignore_no_signal();
+    let house = prepare(door, calls, shape, birthplace);
     // Without a report socket there is nobody to tell: the server sees init die.
     let code = match receive(door) {
         Ok(Some(gifts)) => live(house, gifts, shape, birthplace),
@@ -78,7 +92,12 @@ pub(crate) fn run(door: &OwnedFd, shape: &Shape, birthplace: &Birthplace) -> ! {
 }
 
 /// Everything that can be done before it is known for whom.
-fn prepare(door: &OwnedFd, shape: &Shape, birthplace: &Birthplace) -> Result<House, Fault> {
+fn prepare(
+    door: &OwnedFd,
+    calls: Option<OwnedFd>,
+    shape: &Shape,
+    birthplace: &Birthplace,
+) -> Result<House, Fault> {
     expect(door, |knock| matches!(knock, Knock::Mapped))?;
     become_the_jails_user()?;
     let children = sys::child_signals().at("watch for children")?;
@@ -94,7 +113,14 @@ fn prepare(door: &OwnedFd, shape: &Shape, birthplace: &Birthplace) -> Result<Hou
     confine::resource_limits()?;
     confine::no_new_privileges()?;
     confine::empty_bounding_set()?;
-    let stage = stage::fork(shape, birthplace)?;
+    let stage = match calls {
+        None => stage::fork(shape, birthplace)?,
+        Some(calls) => {
+            let workspace = house::finish(shape)?;
+            confine::no_capabilities()?;
+            stage::lend(calls, workspace.as_ref(), shape, birthplace)?
+        }
+    };
     Ok(House { children, listeners, stage })
 }
 
@@ -117,21 +143,22 @@ fn receive(door: &OwnedFd) -> Result<Option<Gifts>, Fault> {
     };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or(rustix::io::Errno::BADF).at("receive descriptors");
-    let report = next()?;
+    let (pidfd, report) = (next()?, next()?);
     let streams = match &assignment.spec.command {
         Some(_) => Some([next()?, next()?, next()?]),
         None => None,
     };
     let code = assignment.spec.code.is_some().then(&mut next).transpose()?;
     let trees = descriptors.collect();
-    Ok(Some(Gifts { assignment, report, streams, code, trees }))
+    Ok(Some(Gifts { assignment, pidfd, report, streams, code, trees }))
 }
 
 fn live(house: Result<House, Fault>, gifts: Gifts, shape: &Shape, birthplace: &Birthplace) -> i32 {
-    let Gifts { assignment, report, streams, code, trees } = gifts;
+    let Gifts { assignment, pidfd, report, streams, code, trees } = gifts;
     let begun = house.and_then(|house| {
-        begin(house, assignment, streams, code, trees, &report, shape, birthplace)
+        begin(house, assignment, streams, code, trees, [&report, &pidfd], shape, birthplace)
     });
+    drop(pidfd);
     match begun {
         Ok(commands) => commands.serve(&report),
         Err(fault) => {
@@ -152,35 +179,40 @@ fn begin(
     streams: Option<[OwnedFd; 3]>,
     code: Option<OwnedFd>,
     trees: Vec<OwnedFd>,
-    report: &OwnedFd,
+    [report, pidfd]: [&OwnedFd; 2],
     shape: &Shape,
     birthplace: &Birthplace,
 ) -> Result<Commands, Fault> {
     let House { children, listeners, stage } = house;
-    let Assignment { spec, mut enforced } = assignment;
-    fault::inject("attach")?;
-    house::attach(&spec, trees, code)?;
-    confine::no_capabilities()?;
-    let walls = confine::Walls::of(shape, birthplace.landlock_abi);
-    walls.check(spec.enforcement)?;
-    let mut commands = Commands::new(children, spec.limits.open_files);
-    let first = if let (Some(command), Some(streams)) = (spec.command, streams) {
-        let pid = stage.pid();
-        let first = stage.go(&Go { command, open_files: spec.limits.open_files }, &streams)?;
-        commands.add(FIRST, pid);
-        // Ours would keep the pipes open when the command has closed its own.
-        drop(streams);
-        Some(first)
-    } else {
-        stage.dismiss();
-        None
+    let Assignment { spec, pid, place, mut enforced, told } = assignment;
+    let open_files = spec.limits.open_files;
+    let mut commands = Commands::new(children, open_files);
+    let (first, outcome) = match stage {
+        Stage::Left { pid, outcome } => (told.then_some(pid), Some(outcome)),
+        Stage::Waiting(stage) => {
+            fault::inject("attach")?;
+            house::attach(&spec, trees, code)?;
+            confine::no_capabilities()?;
+            if let (command @ Some(_), Some(streams)) = (spec.command, streams) {
+                let pid = stage.pid();
+                let go = Go { command, open_files, code: None };
+                // With ours, the pipes would stay open when the command has closed its own: they go here.
+                (Some(pid), Some(stage.go(&go, &streams)?))
+            } else {
+                stage.dismiss();
+                (None, None)
+            }
+        }
     };
-    let not_executed = first.map(|first| first.read()).transpose()?.flatten();
+    let not_executed = outcome.map(|outcome| outcome.read()).transpose()?.flatten();
+    // A short command may be over by now: its owner need not be woken twice.
+    let ended = first.and_then(|pid| commands.add(FIRST, pid));
+    let walls = confine::Walls::of(shape, birthplace.landlock_abi);
     enforced.extend(confine::in_force(&walls));
     commands.are_behind(walls, shape, birthplace);
     fault::inject("report")?;
-    let lent: Vec<_> = listeners.iter().map(AsFd::as_fd).collect();
-    let ready = Report::Ready { enforced, not_executed };
+    let lent: Vec<_> = std::iter::once(pidfd).chain(&listeners).map(AsFd::as_fd).collect();
+    let ready = Report::Ready { pid, place, enforced, not_executed, ended };
     wire::send(report, &ready, &lent).at("report that the jail is ready")?;
     Ok(commands)
 }
@@ -213,9 +245,4 @@ fn become_the_jails_user() -> Result<(), Fault> {
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
-}
-
-/// The content of a descriptor, as a file.
-fn file(descriptor: OwnedFd) -> File {
-    File::from(descriptor)
 }

@@ -110,6 +110,9 @@ struct Ready {
 struct Ward {
     init: OwnedFd,
     group: Option<Group>,
+    /// Closed at the end: while a socket is on its way to init, closing another has the kernel look for
+    /// cycles among those that are sent over each other.
+    _call: Option<OwnedFd>,
 }
 
 /// What there is to do.
@@ -210,6 +213,9 @@ impl Launcher {
                     let surplus = self.pool.remember(&shape, &spec.limits);
                     self.retire(surplus);
                 }
+                Ok(Some((Request::Inquire(jail), _))) => {
+                    self.inquire(jail).at("answer the server")?;
+                }
                 Ok(Some((Request::Count(request), _))) => {
                     let count = Reply::Blanks { request, count: self.pool.count() };
                     wire::send(&self.server, &count, &[]).at("answer the server")?;
@@ -270,20 +276,23 @@ impl Launcher {
     fn start(&mut self, spec: Spec, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let jail = spec.jail;
         match self.bear(spec, &descriptors) {
-            Ok(pid) => {
-                // Inserted by `bear`.
-                let Some(ward) = self.jails.get(&pid) else { return Ok(()) };
-                let place = ward.group.as_ref().map(|group| group.place.clone());
-                let raw = pid.as_raw_nonzero().get().cast_unsigned();
-                let reply = Reply::Born { jail, pid: raw, place };
-                wire::send(&self.server, &reply, &[ward.init.as_fd()])
-            }
+            // Init says so.
+            Ok(()) => Ok(()),
             Err(fault) => wire::send(&self.server, &Reply::Refused { jail, fault }, &[]),
         }
     }
 
-    fn bear(&mut self, spec: Spec, descriptors: &[OwnedFd]) -> Result<Pid, Fault> {
-        let enforced = limits_in_force(self.driver.as_deref(), &spec)?;
+    /// What is known of a jail whose init has gone.
+    fn inquire(&self, jail: u64) -> io::Result<()> {
+        let groups = self.jails.values().filter_map(|ward| ward.group.as_ref());
+        let group = groups.chain(&self.leftover).find(|group| group.jail == Some(jail));
+        let oom = group.is_some_and(|group| group.ran_out_of_memory(Path::new(template::HOST)));
+        wire::send(&self.server, &Reply::Died { jail, oom }, &[])
+    }
+
+    fn bear(&mut self, spec: Spec, descriptors: &[OwnedFd]) -> Result<(), Fault> {
+        let landlock_abi = self.birthplace.landlock_abi;
+        let enforced = limits_in_force(self.driver.as_deref(), landlock_abi, &spec)?;
         let shape = self.birthplace.shape(&spec);
         let surplus = self.pool.remember(&shape, &spec.limits);
         self.retire(surplus);
@@ -315,14 +324,14 @@ impl Launcher {
         spec: Spec,
         descriptors: &[OwnedFd],
         enforced: Vec<String>,
-    ) -> Result<Pid, Fault> {
+    ) -> Result<(), Fault> {
         let driver = self.driver.as_deref();
         let assigned = self.birthplace.assign(driver, &mut blank, spec, descriptors, enforced);
-        let Blank { pid, init, group, .. } = blank;
+        let Blank { pid, init, group, call, .. } = blank;
         match assigned {
             Ok(()) => {
-                self.jails.insert(pid, Ward { init, group });
-                Ok(pid)
+                self.jails.insert(pid, Ward { init, group, _call: call });
+                Ok(())
             }
             Err(fault) => {
                 self.leftover.extend(group);
@@ -367,7 +376,7 @@ impl Launcher {
     fn retire(&mut self, blanks: Vec<Blank>) {
         for Blank { pid, init, group, .. } in blanks {
             let _ = pidfd_send_signal(&init, Signal::KILL);
-            self.jails.insert(pid, Ward { init, group });
+            self.jails.insert(pid, Ward { init, group, _call: None });
         }
     }
 

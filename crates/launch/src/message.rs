@@ -22,6 +22,8 @@ pub enum Request {
     Warm(Box<Spec>),
     /// Answered by [`Reply::Blanks`] with the same number.
     Count(u64),
+    /// Why this jail's init has gone. Answered by [`Reply::Died`], unless [`Reply::Refused`] said it already.
+    Inquire(u64),
 }
 
 /// What the launcher must know before the first jail.
@@ -55,15 +57,15 @@ impl Pool {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     Prepared(Offers),
-    /// Comes with the pidfd of the jail's init.
-    Born {
-        jail: u64,
-        pid: u32,
-        place: Option<Place>,
-    },
+    /// Nothing is said of a jail that is made: its init does that, in [`Report::Ready`].
     Refused {
         jail: u64,
         fault: Fault,
+    },
+    /// Init died before it was ready; whether for want of memory.
+    Died {
+        jail: u64,
+        oom: bool,
     },
     /// Blank jails that are ready.
     Blanks {
@@ -262,14 +264,20 @@ pub enum Knock {
 
 /// What turns a blank jail into somebody's.
 ///
-/// Descriptors, in order: report socket; standard input, output and error if there is a command; the
+/// Descriptors, in order: init's own pidfd; report socket; standard input, output and error if there is a command; the
 /// code if any; then one directory tree for each tree and flavor that is the host's, and those of the
 /// layers: the upper one, then the lower ones.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Assignment {
     pub spec: Spec,
+    /// What the server shall know of init, and hears from it.
+    pub pid: u32,
+    pub place: Option<Place>,
     /// What the launcher put in force before.
     pub enforced: Vec<String>,
+    /// Whether the launcher has told the stage its command by itself. Then neither command nor code is in
+    /// `spec`, and of the descriptors only the first two come.
+    pub told: bool,
 }
 
 /// Number of a command in its jail; the first one's is 0.
@@ -314,10 +322,14 @@ pub struct TerminalSize {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Report {
     /// Everything is in force and the command runs, or could not be executed (then
-    /// [`Report::Exited`] follows, with 126 or 127). Comes with the listeners asked for.
+    /// [`Report::Exited`] follows, with 126 or 127). Comes with init's pidfd and the listeners asked for.
     Ready {
+        pid: u32,
+        place: Option<Place>,
         enforced: Vec<String>,
         not_executed: Option<i32>,
+        /// How the command ended, if it has already: then no [`Report::Exited`] follows.
+        ended: Option<Exit>,
     },
     /// A step failed; nothing untrusted has run.
     Failed(Fault),

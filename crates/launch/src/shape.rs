@@ -14,6 +14,9 @@ pub(crate) struct Shape {
     pub(crate) tmp: u64,
     /// Whether it will have a root of its own.
     pub(crate) image: bool,
+    pub(crate) flavors: bool,
+    /// Whether a file is to be put into the workspace.
+    pub(crate) code: bool,
 }
 
 /// What stands at `/workspace` or `/output`.
@@ -65,12 +68,21 @@ impl Shape {
             output,
             tmp: spec.limits.tmp_bytes,
             image: spec.image.is_some(),
+            flavors: !spec.flavors.is_empty(),
+            code: spec.code.is_some(),
         }
     }
 
-    /// Whether all that is mounted is known already: then Landlock can be, too.
+    /// Whether all that is mounted is known already: then nothing is left to init, and the launcher
+    /// itself tells the stage its command.
     pub(crate) fn is_whole(&self) -> bool {
         let fresh = |place: &Place| matches!(place.ground, Ground::Fresh(_));
-        !self.image && [self.workspace, self.output].iter().all(fresh)
+        !self.image && !self.flavors && [self.workspace, self.output].iter().all(fresh)
+    }
+
+    /// Whether Landlock can be in force before the assignment: if nothing is brought in later that needs
+    /// rules of its own, and nothing written that they forbid.
+    pub(crate) fn is_closed_early(&self) -> bool {
+        self.is_whole() && !self.code
     }
 }

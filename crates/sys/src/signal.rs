@@ -5,7 +5,7 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::{io, ptr};
 
 /// A descriptor that becomes readable when a child has changed its state. `SIGCHLD` is blocked from
-/// then on; [`restore_signals`] undoes that in a child that is about to become another program.
+/// then on; [`unblock_signals`] undoes that in a child that is about to become another program.
 pub fn child_signals() -> io::Result<OwnedFd> {
     let set = signal_set(libc::SIGCHLD);
     // SAFETY: `set` is initialised, and no old mask is asked for.
@@ -35,10 +35,8 @@ const _: () = assert!(size_of::<KernelAction>() == 32);
 /// `_NSIG` on Linux.
 const LAST_SIGNAL: libc::c_int = 64;
 
-/// Gives the next program the signals a program expects: none blocked, none ignored. (The Rust
-/// runtime ignores `SIGPIPE`, whoever started us may have ignored others, and an ignored signal stays
-/// ignored across `exec`.)
-pub fn restore_signals() -> io::Result<()> {
+/// Gives the next program an empty signal mask, as programs expect.
+pub fn unblock_signals() -> io::Result<()> {
     let mut empty = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigemptyset` initialises what it is given.
     unsafe { libc::sigemptyset(empty.as_mut_ptr()) };
@@ -46,6 +44,13 @@ pub fn restore_signals() -> io::Result<()> {
     if unsafe { libc::sigprocmask(libc::SIG_SETMASK, empty.as_ptr(), ptr::null_mut()) } != 0 {
         return Err(io::Error::last_os_error());
     }
+    Ok(())
+}
+
+/// Ignores no signal any more, here and in what is forked later. (The Rust runtime ignores `SIGPIPE`,
+/// whoever started us may have ignored others, and an ignored signal stays ignored across `exec`.)
+/// It takes a call a signal, so it is done where nobody waits.
+pub fn ignore_no_signal() {
     let default = KernelAction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
     for signal in 1..=LAST_SIGNAL {
         // By the system call: libc keeps two signals to itself. It is refused for SIGKILL and SIGSTOP,
@@ -62,7 +67,6 @@ pub fn restore_signals() -> io::Result<()> {
             )
         };
     }
-    Ok(())
 }
 
 fn signal_set(signal: libc::c_int) -> libc::sigset_t {

@@ -41,6 +41,9 @@ fn config(program: PathBuf, pool: Pool, left_out: &[String]) -> Config {
     Config { hosts: Vec::new(), program, pool, left_out: left_out.to_vec() }
 }
 
+/// Steps that a jail to which nothing is brought in does not take.
+const BRINGING_IN: [&str; 4] = ["tree", "attach", "image", "layers"];
+
 #[tokio::test]
 async fn every_step_that_fails_leaves_nothing_and_says_which_it_was() {
     let flavor = tempfile::tempdir().unwrap();
@@ -71,12 +74,18 @@ async fn every_step_that_fails_leaves_nothing_and_says_which_it_was() {
             let launcher = engine.launcher_pid().await.unwrap();
             let before = descriptors(launcher);
             for profile in [Profile::Standard, Profile::Strict] {
-                for _ in 0..2 {
-                    let jail = Jail::builder("/bin/true")
-                        .profile(profile)
+                let plain = || Jail::builder("/bin/true").profile(profile);
+                let full = || {
+                    plain()
                         .layers(Layers { lower: Vec::new(), upper: upper.path().to_owned() })
                         .flavor("tools", flavor.path())
-                        .image(image.path());
+                        .image(image.path())
+                };
+                let mut jails = vec![full(), full()];
+                if !BRINGING_IN.contains(&step) {
+                    jails.extend([plain(), plain(), plain().code("main.sh", "exit")]);
+                }
+                for jail in jails {
                     let error = jail.spawn(&engine).await.map(drop).unwrap_err();
                     let SpawnError::Setup(fault) = &error else { panic!("{step}: {error:?}") };
                     // The stage tells by a number: the words are its parent's.
@@ -96,8 +105,8 @@ async fn every_step_that_fails_leaves_nothing_and_says_which_it_was() {
                 // A step of assigning leaves blanks as they were.
                 blanks <= spare
                     && children(launcher) == blanks
-                    // Three a blank, and the map of the flavor's owner, which is kept.
-                    && descriptors(launcher) <= before + 3 * blanks + 1
+                    // Four a blank, and the map of the flavor's owner, which is kept.
+                    && descriptors(launcher) <= before + 4 * blanks + 1
             })
             .await;
             engine.shutdown().await;

@@ -1,7 +1,8 @@
 //! What a jail used, read from its group.
 
-use std::fs;
 use std::path::Path;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::{Place, Version};
 
@@ -82,8 +83,22 @@ pub fn cpu_usage_usec(place: &Place) -> u64 {
     }
 }
 
+/// Reads a control file, which the kernel gives whole if there is room: one that does not fill the
+/// buffer has ended. Somebody waits for the counters at the end of every command.
 fn read(directory: &Path, file: &str) -> String {
-    fs::read_to_string(directory.join(file)).unwrap_or_default()
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let Ok(opened) = openat(CWD, directory.join(file), flags, Mode::empty()) else {
+        return String::new();
+    };
+    let mut text = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(length) = rustix::io::read(&opened, &mut buffer) {
+        text.extend_from_slice(buffer.get(..length).unwrap_or_default());
+        if length < buffer.len() {
+            break;
+        }
+    }
+    String::from_utf8(text).unwrap_or_default()
 }
 
 fn number(text: &str) -> u64 {

@@ -89,6 +89,7 @@ impl Driver for V1 {
             join: Vec::new(),
             place,
             name: name.to_owned(),
+            jail: None,
             limits: None,
             directories: Vec::new(),
         };

@@ -89,6 +89,7 @@ impl Driver for V2 {
                 freezer: Some(path),
             },
             name: name.to_owned(),
+            jail: None,
             limits: None,
             directories: vec![directory],
         };

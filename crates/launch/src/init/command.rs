@@ -71,9 +71,9 @@ impl Streams {
         Ok(Self(streams))
     }
 
-    /// Makes them this process's own, in a session of its own, with nothing else open.
+    /// Makes them this process's own, with nothing else open. A terminal becomes that of its session,
+    /// which it must lead.
     pub(super) fn take_over(&self, terminal: Option<&OwnedFd>) -> io::Result<()> {
-        rustix::process::setsid()?;
         if let Some(terminal) = terminal {
             rustix::process::ioctl_tiocsctty(terminal)?;
         }
@@ -85,7 +85,7 @@ impl Streams {
         } else {
             std::mem::forget(rustix::io::dup(&self.0[0])?);
         }
-        sys::restore_signals()
+        sys::unblock_signals()
     }
 }
 

@@ -17,11 +17,11 @@ use rustix::thread::{
 use serde::{Deserialize, Serialize};
 use sys::Instruction;
 
-use crate::message::{Access as TreeAccess, At as _, Enforcement, Fault};
+use crate::message::{Access as TreeAccess, At as _, Fault};
 use crate::mutation::{Protection, keeps};
 use crate::shape::Shape;
 
-pub(super) const LANDLOCK_STEP: &str =
+pub(crate) const LANDLOCK_STEP: &str =
     "confine with Landlock (needs Linux 5.13 with `landlock` in the `lsm=` list)";
 
 /// What Landlock leaves open.
@@ -50,14 +50,6 @@ impl Walls {
             writable: writable.into_iter().map(str::to_owned).collect(),
             ports: closed.then(|| network.listeners.iter().map(|l| l.address.port()).collect()),
             kernel,
-        }
-    }
-
-    /// Refuses what was asked for and cannot be had.
-    pub(super) fn check(&self, enforcement: Enforcement) -> Result<(), Fault> {
-        match (self.kernel, enforcement) {
-            (None, Enforcement::Required) => Err(Errno::OPNOTSUPP).at(LANDLOCK_STEP),
-            _ => Ok(()),
         }
     }
 }

@@ -1,13 +1,10 @@
 //! The jail's file system: the shared template, and on top of it what is this jail's own.
 
 use std::ffi::CString;
-use std::fs::{self, File};
-use std::io::{Seek as _, copy};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::fs;
+use std::os::fd::{AsFd as _, OwnedFd};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_bind_recursive, move_mount,
@@ -15,7 +12,7 @@ use rustix::mount::{
 };
 use sys::{MountAttributes, Reach, restrict_mount};
 
-use super::{file, image, layers};
+use super::{image, layers, stage};
 use crate::fault;
 use crate::message::{Access, At as _, Fault, Spec, Tree};
 use crate::mutation::{Protection, keeps};
@@ -65,6 +62,20 @@ pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
     }
     fault::inject("pivot")?;
     template::pivot(NEW_ROOT)
+}
+
+/// Closes the fresh trees of a shape that may not be written to. Gives, if there is code to come, a way
+/// to put it into the workspace all the same: a mount of it that nothing else knows.
+pub(super) fn finish(shape: &Shape) -> Result<Option<OwnedFd>, Fault> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let way = || open_tree(CWD, "/workspace", flags).at("open /workspace");
+    let way = shape.code.then(way).transpose()?;
+    for (name, place) in [("workspace", shape.workspace), ("output", shape.output)] {
+        if place.access == Access::ReadOnly {
+            close(name)?;
+        }
+    }
+    Ok(way)
 }
 
 /// Brings in what is one jail's own: the host's directories, flavors, the code.
@@ -172,15 +183,10 @@ fn flavors(spec: &Spec, trees: &mut impl Iterator<Item = OwnedFd>) -> Result<(),
     close("opt/flavors")
 }
 
-/// The tmpfs is new and only we can write to it, so no link can stand in the way.
 fn write_code(name: &str, code: OwnedFd) -> Result<(), Fault> {
-    let mut code = file(code);
-    let path = Path::new("/workspace").join(name);
-    code.rewind()
-        .and_then(|()| File::options().write(true).create_new(true).mode(0o644).open(path))
-        .and_then(|mut target| copy(&mut code, &mut target))
-        .at("write the code")?;
-    Ok(())
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let workspace = openat(CWD, "/workspace", flags, Mode::empty()).at("open /workspace")?;
+    stage::write_code(workspace.as_fd(), name, code).at("write the code")
 }
 
 pub(super) fn move_in(tree: &OwnedFd, target: &str) -> Result<(), Fault> {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait, waitpid};
 use sys::{Forked, Instruction};
 
 use super::command::{AT_EXEC, AT_FILTER, AT_STAGE, Outcome, Program, Streams, report};
@@ -65,8 +65,13 @@ impl Commands {
         self.strict = strict.then(|| birthplace.filter(shape.filter).to_vec());
     }
 
-    pub(super) fn add(&mut self, process: Process, pid: Pid) {
+    /// Takes in a command that was started; gives its end if that has come already.
+    pub(super) fn add(&mut self, process: Process, pid: Pid) -> Option<Exit> {
+        if let Ok(Some((_, status))) = waitpid(Some(pid), WaitOptions::NOHANG) {
+            return Some(exit(status));
+        }
         self.running.insert(pid, process);
+        None
     }
 
     /// Reaps everything, reports ends, obeys, and stays until it is killed or the server has gone.
@@ -229,8 +234,10 @@ impl Commands {
         outcome: &OwnedFd,
     ) -> ! {
         let eio = Errno::IO.raw_os_error();
-        let staged =
-            streams.take_over(terminal).and_then(|()| confine::open_files(self.open_files));
+        let staged = rustix::process::setsid()
+            .map_err(std::io::Error::from)
+            .and_then(|_| streams.take_over(terminal))
+            .and_then(|()| confine::open_files(self.open_files));
         if let Err(error) = staged {
             report(outcome, AT_STAGE, error.raw_os_error().unwrap_or(eio));
             sys::exit(1);

@@ -1,8 +1,16 @@
 //! The process that becomes the first command: born early, closed in early, and told late what it is.
+//!
+//! ```text
+//!   all is there already    the stage shares init's memory, and init stands still (vfork) until it has
+//!                           executed the command; the launcher tells it which
+//!   something is to come    the stage is a copy of init, which tells it when that is attached
+//! ```
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::fs::File;
+use std::io::{self, Seek as _, copy};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -19,18 +27,31 @@ use crate::message::{At as _, Command, Fault, Profile};
 use crate::shape::Shape;
 use crate::{fault, wire};
 
-/// What the stage is told.
+/// What the stage is told. Descriptors: the command's streams if there is one, then the code if any.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Go {
-    pub(super) command: Command,
-    pub(super) open_files: u64,
+pub(crate) struct Go {
+    /// Without one, the stage ends.
+    pub(crate) command: Option<Command>,
+    pub(crate) open_files: u64,
+    /// A file to put into the workspace before.
+    pub(crate) code: Option<String>,
 }
 
 /// The stage, as init sees it.
-pub(super) struct Stage {
+pub(super) enum Stage {
+    Waiting(Waiting),
+    /// It has heard from the launcher, and has become the command or failed to.
+    Left {
+        pid: Pid,
+        outcome: Outcome,
+    },
+}
+
+/// One that waits for init.
+pub(super) struct Waiting {
     pid: Pid,
     socket: OwnedFd,
-    outcome: OwnedFd,
+    outcome: Outcome,
 }
 
 /// Forks it. It waits, closed in but for what only the assignment can say.
@@ -40,15 +61,34 @@ pub(super) fn fork(shape: &Shape, birthplace: &Birthplace) -> Result<Stage, Faul
             .at("make the stage's socket")?;
     let (outcome, inner_outcome) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
     match sys::fork().at("fork the stage")? {
-        Forked::Child => wait(&inner_socket, &inner_outcome, shape, birthplace),
+        Forked::Child => wait(&inner_socket, &inner_outcome, None, shape, birthplace),
         Forked::Parent { pid } => {
-            let pid = Pid::from_raw(pid.cast_signed()).ok_or(Errno::SRCH).at("fork")?;
-            Ok(Stage { pid, socket, outcome })
+            Ok(Stage::Waiting(Waiting { pid: number(pid)?, socket, outcome: Outcome(outcome) }))
         }
     }
 }
 
-impl Stage {
+/// Lends it init's memory. Returns when it has been told its command, has failed, or was sent away.
+///
+/// `workspace` is where the code goes, also where commands may not write.
+pub(super) fn lend(
+    socket: OwnedFd,
+    workspace: Option<&OwnedFd>,
+    shape: &Shape,
+    birthplace: &Birthplace,
+) -> Result<Stage, Fault> {
+    let (outcome, inner_outcome) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
+    let workspace = workspace.map(AsFd::as_fd);
+    let pid = sys::vfork(|| wait(&socket, &inner_outcome, workspace, shape, birthplace))
+        .at("fork the stage")?;
+    Ok(Stage::Left { pid: number(pid)?, outcome: Outcome(outcome) })
+}
+
+fn number(pid: u32) -> Result<Pid, Fault> {
+    Pid::from_raw(pid.cast_signed()).ok_or(Errno::SRCH).at("fork")
+}
+
+impl Waiting {
     pub(super) fn pid(&self) -> Pid {
         self.pid
     }
@@ -57,13 +97,11 @@ impl Stage {
     pub(super) fn go(self, go: &Go, streams: &[OwnedFd; 3]) -> Result<Outcome, Fault> {
         let lent: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
         // One that is gone has said why.
-        let sent = wire::send(&self.socket, go, &lent).at("tell the stage its command");
-        let outcome = Outcome(self.outcome);
-        if let Err(fault) = sent {
-            outcome.read()?;
+        if let Err(fault) = wire::send(&self.socket, go, &lent).at("tell the stage its command") {
+            self.outcome.read()?;
             return Err(fault);
         }
-        Ok(outcome)
+        Ok(self.outcome)
     }
 
     /// There is no first command.
@@ -72,11 +110,20 @@ impl Stage {
     }
 }
 
-fn wait(socket: &OwnedFd, outcome: &OwnedFd, shape: &Shape, birthplace: &Birthplace) -> ! {
+fn wait(
+    socket: &OwnedFd,
+    outcome: &OwnedFd,
+    workspace: Option<BorrowedFd<'_>>,
+    shape: &Shape,
+    birthplace: &Birthplace,
+) -> ! {
+    let kept: Vec<_> = [socket.as_fd(), outcome.as_fd()].into_iter().chain(workspace).collect();
     // Otherwise it would outlive a dismissal by init's death only.
-    let closed = sys::close_all_but(&[socket.as_fd(), outcome.as_fd()])
+    let closed = sys::close_all_but(&kept)
         .at("close init's descriptors")
-        .and_then(|()| confine::no_capabilities());
+        // Commands of one jail are told apart by their sessions.
+        .and_then(|()| rustix::process::setsid().at("begin a session"))
+        .and_then(|_| confine::no_capabilities());
     let filter = birthplace.filter(shape.filter);
     // Under the strict one nothing more could be received.
     let strict = shape.filter.profile == Profile::Strict;
@@ -88,24 +135,20 @@ fn wait(socket: &OwnedFd, outcome: &OwnedFd, shape: &Shape, birthplace: &Birthpl
         report(outcome, AT_FILTER, fault.errno);
         sys::exit(1);
     }
-    // What is brought in later needs rules of its own.
-    let whole = shape.is_whole();
-    if whole && let Err(fault) = confine::landlock(&walls) {
+    let closed_early = shape.is_closed_early();
+    if closed_early && let Err(fault) = confine::landlock(&walls) {
         report(outcome, AT_LANDLOCK, fault.errno);
         sys::exit(1);
     }
     let told = wire::receive::<Go>(socket);
     let (go, descriptors) = match told {
         Ok(Some(told)) => told,
-        // Init has gone, or sends us away: nobody asks.
+        // Init or the launcher has gone: nobody asks.
         Ok(None) => sys::exit(1),
-        Err(error) => {
-            report(outcome, AT_STAGE, error.raw_os_error().unwrap_or(Errno::IO.raw_os_error()));
-            sys::exit(1)
-        }
+        Err(error) => fail(outcome, &error),
     };
-    let late = Late { walls: (!whole).then_some(&walls), filter: strict.then_some(filter) };
-    become_command(&go, descriptors, &late, outcome)
+    let late = Late { walls: (!closed_early).then_some(&walls), filter: strict.then_some(filter) };
+    become_command(&go, descriptors, workspace, &late, outcome)
 }
 
 /// What could not be put in force before.
@@ -114,19 +157,27 @@ struct Late<'a> {
     filter: Option<&'a [sys::Instruction]>,
 }
 
-fn become_command(go: &Go, descriptors: Vec<OwnedFd>, late: &Late<'_>, outcome: &OwnedFd) -> ! {
-    let errno = |error: &io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
-    let program = match Program::new(&go.command) {
-        Ok(program) => program,
-        Err(error) => {
-            report(outcome, AT_STAGE, errno(&error));
-            sys::exit(1);
+fn become_command(
+    go: &Go,
+    mut descriptors: Vec<OwnedFd>,
+    workspace: Option<BorrowedFd<'_>>,
+    late: &Late<'_>,
+    outcome: &OwnedFd,
+) -> ! {
+    if let (Some(name), Some(workspace)) = (&go.code, workspace) {
+        let code = descriptors.pop().ok_or(Errno::BADF.into());
+        if let Err(error) = code.and_then(|code| write_code(workspace, name, code)) {
+            fail(outcome, &error);
         }
+    }
+    let Some(command) = &go.command else { sys::exit(0) };
+    let program = match Program::new(command) {
+        Ok(program) => program,
+        Err(error) => fail(outcome, &error),
     };
     let staged = Streams::of(descriptors).and_then(|streams| streams.take_over(None));
     if let Err(error) = staged.and_then(|()| confine::open_files(go.open_files)) {
-        report(outcome, AT_STAGE, errno(&error));
-        sys::exit(1);
+        fail(outcome, &error);
     }
     if let Some(Err(fault)) = late.walls.map(confine::landlock) {
         report(outcome, AT_LANDLOCK, fault.errno);
@@ -140,4 +191,22 @@ fn become_command(go: &Go, descriptors: Vec<OwnedFd>, late: &Late<'_>, outcome: 
     let error = program.execute();
     report(outcome, AT_EXEC, errno(&error));
     program.say_not_executed(&error)
+}
+
+/// The workspace is new and only we can write to it, so no link can stand in the way.
+pub(super) fn write_code(workspace: BorrowedFd<'_>, name: &str, code: OwnedFd) -> io::Result<()> {
+    let mut code = File::from(code);
+    code.rewind()?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let target = openat(workspace, name, flags, Mode::from_raw_mode(0o644))?;
+    copy(&mut code, &mut File::from(target)).map(drop)
+}
+
+fn fail(outcome: &OwnedFd, error: &io::Error) -> ! {
+    report(outcome, AT_STAGE, errno(error));
+    sys::exit(1)
+}
+
+fn errno(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(Errno::IO.raw_os_error())
 }
