@@ -89,38 +89,36 @@ impl Settings {
         file::write(directory.to_owned(), what.file(), all).await
     }
 
-    /// All servers for tools of a directory.
-    pub(crate) async fn whole_mcp(&self, directory: &Path) -> Result<Value, Problem> {
-        Ok(json!({ "servers": self.all(What::Mcp, directory).await? }))
-    }
-
-    /// Replaces them: an object of names, or `{servers}` with one.
-    pub(crate) async fn set_whole_mcp(&self, directory: &Path, body: Value) -> Result<(), Problem> {
-        let servers = body.get("servers").or(body.get("mcpServers")).unwrap_or(&body).clone();
-        let Value::Object(servers) = servers else {
+    /// Servers for tools as they are kept: an object of names, or `{servers}` with one.
+    pub(crate) fn checked_mcp(body: Value) -> Result<Value, Problem> {
+        let nested = body.get("servers").or(body.get("mcpServers"));
+        let Some(servers) = nested.unwrap_or(&body).as_object() else {
             return Err(Problem::invalid("servers must be an object of names"));
         };
-        let mut checked = Map::new();
-        for (name, server) in servers {
-            checked.insert(name, mcp::checked(server)?);
+        for server in servers.values() {
+            mcp::checked(server.clone())?;
         }
-        self.change(What::Mcp, directory, |all| *all = checked).await
+        Ok(body)
     }
 
-    /// All skills of a directory.
-    pub(crate) async fn whole_skills(&self, directory: &Path) -> Result<Value, Problem> {
-        let all = self.all(What::Skills, directory).await?;
-        Ok(all.get(DEFAULT).cloned().unwrap_or_else(|| json!({ "sources": [] })))
-    }
-
-    pub(crate) async fn set_whole_skills(&self, directory: &Path, body: Value) -> Result<(), Problem> {
-        let checked = skills::checked(body)?;
-        self.change(What::Skills, directory, |all| drop(all.insert(DEFAULT.to_owned(), checked))).await
+    /// Skills as they are kept.
+    pub(crate) fn checked_skills(body: Value) -> Result<Value, Problem> {
+        skills::checked(body)
     }
 
     /// What an agent in a directory is given of servers for tools, in ACP's shape.
-    pub(crate) async fn mcp_servers(&self, cwd: &Path, environment: &Environment) -> Vec<Value> {
+    /// A session's own come first.
+    pub(crate) async fn mcp_servers(
+        &self,
+        own: Option<Value>,
+        cwd: &Path,
+        environment: &Environment,
+    ) -> Vec<Value> {
         let mut servers = Vec::new();
+        if let Some(Value::Object(own)) = own {
+            let nested = own.get("servers").or(own.get("mcpServers")).and_then(Value::as_object);
+            mcp::for_an_agent(nested.unwrap_or(&own), environment, &mut servers);
+        }
         for directory in self.places(cwd) {
             match self.all(What::Mcp, &directory).await {
                 Ok(all) => mcp::for_an_agent(&all, environment, &mut servers),
@@ -131,9 +129,15 @@ impl Settings {
     }
 
     /// Puts the skills of a directory where an agent looks for them.
-    pub(crate) async fn place_skills(&self, cwd: &Path, agent: &str) {
+    pub(crate) async fn place_skills(&self, own: Option<Value>, cwd: &Path, agent: &str) {
+        let own = own.map(|own| (cwd.to_owned(), Ok(Map::from_iter([(DEFAULT.to_owned(), own)]))));
+        let mut configured: Vec<_> = own.into_iter().collect();
         for directory in self.places(cwd) {
-            let placed = match self.all(What::Skills, &directory).await {
+            let all = self.all(What::Skills, &directory).await;
+            configured.push((directory, all));
+        }
+        for (directory, all) in configured {
+            let placed = match all {
                 Ok(all) if all.is_empty() => Ok(()),
                 Ok(all) => skills::place(&all, &directory, cwd, agent, (&self.cache, &self.spawner)).await,
                 Err(problem) => Err(problem.to_string()),

@@ -49,7 +49,9 @@ CREATE TABLE IF NOT EXISTS sessions (
     destroyed_s INTEGER,
     init TEXT,
     config_options TEXT,
-    modes TEXT
+    modes TEXT,
+    mcp TEXT,
+    skills TEXT
 ) STRICT;
 PRAGMA user_version = 1;
 ";
@@ -323,6 +325,36 @@ impl Journal {
                 WHERE agent = ?1 AND config_options IS NOT NULL \
                 ORDER BY created_s DESC, rowid DESC LIMIT 1";
             connection.prepare_cached(sql)?.query_row([agent], |row| row.get(0)).optional()
+        })
+        .await
+    }
+
+    /// What is configured for a session alone: servers for tools, and skills.
+    pub(super) async fn own_settings(
+        &self,
+        id: String,
+    ) -> Result<(Option<String>, Option<String>), JournalError> {
+        self.with(move |connection| {
+            let sql = "SELECT mcp, skills FROM sessions WHERE id = ?1";
+            let found = connection
+                .prepare_cached(sql)?
+                .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            Ok(found.unwrap_or_default())
+        })
+        .await
+    }
+
+    /// Keeps what is configured for a session alone. `None` leaves what is there.
+    pub(super) async fn set_own_settings(
+        &self,
+        id: String,
+        mcp: Option<String>,
+        skills: Option<String>,
+    ) -> Result<(), JournalError> {
+        self.with(move |connection| {
+            let sql = "UPDATE sessions SET mcp = coalesce(?2, mcp), skills = coalesce(?3, skills) WHERE id = ?1";
+            connection.prepare_cached(sql)?.execute(params![id, mcp, skills]).map(drop)
         })
         .await
     }

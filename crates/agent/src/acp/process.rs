@@ -204,6 +204,14 @@ impl AgentProcess {
         self.shared.state().open.insert(session.to_owned());
     }
 
+    /// A session's settings have changed: its next turn loads it again, if the agent can.
+    pub(super) fn to_be_loaded_again(&self, session: &str) {
+        let told = self.capabilities.get();
+        if told.is_some_and(|told| told["agentCapabilities"]["loadSession"] == true) {
+            self.shared.state().open.remove(session);
+        }
+    }
+
     /// Whether the history of a session goes to the feed.
     pub(super) fn mute(&self, session: &str, muted: bool) {
         let mut state = self.shared.state();

@@ -19,6 +19,7 @@ use super::wire::{
 use crate::app::App;
 use crate::openapi::ProblemBody;
 use crate::problem::{Code, Problem};
+use crate::settings::Settings;
 
 const DEFAULT_PAGE: u64 = 50;
 const LONGEST_PAGE: u64 = 500;
@@ -223,55 +224,69 @@ pub(crate) async fn modes(
 
 /// `GET /v1/sessions/{id}/mcp/config`
 #[utoipa::path(get, path = "/v1/sessions/{id}/mcp/config", tag = "sessions", params(("id" = String, Path)),
-    responses((status = 200, description = "The servers for tools of its directory", body = Object)))]
+    responses((status = 200, description = "The servers for tools of this session alone", body = Object)))]
 pub(crate) async fn mcp(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<axum::Json<Value>, Problem> {
-    let directory = directory(&app, &id).await?;
-    Ok(axum::Json(app.settings.whole_mcp(&directory).await?))
+    Ok(axum::Json(own(&app, &id).await?.0))
 }
 
 /// `PUT /v1/sessions/{id}/mcp/config`
 #[utoipa::path(put, path = "/v1/sessions/{id}/mcp/config", tag = "sessions", params(("id" = String, Path)),
-    request_body = Object, responses((status = 204, description = "In force for sessions begun or loaded from now on")))]
+    request_body = Object, responses((status = 204, description = "In force with the session's next turn, if its agent can load it again")))]
 pub(crate) async fn set_mcp(
     State(app): State<App>,
     Path(id): Path<String>,
     Json(body): Json<Value>,
 ) -> Result<StatusCode, Problem> {
-    let directory = directory(&app, &id).await?;
-    app.settings.set_whole_mcp(&directory, body).await?;
-    Ok(StatusCode::NO_CONTENT)
+    set_own(&app, &id, Some(Settings::checked_mcp(body)?), None).await
 }
 
 /// `GET /v1/sessions/{id}/skills/config`
 #[utoipa::path(get, path = "/v1/sessions/{id}/skills/config", tag = "sessions", params(("id" = String, Path)),
-    responses((status = 200, description = "The skills of its directory", body = Object)))]
+    responses((status = 200, description = "The skills of this session alone", body = Object)))]
 pub(crate) async fn skills(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<axum::Json<Value>, Problem> {
-    let directory = directory(&app, &id).await?;
-    Ok(axum::Json(app.settings.whole_skills(&directory).await?))
+    Ok(axum::Json(own(&app, &id).await?.1))
 }
 
 /// `PUT /v1/sessions/{id}/skills/config`
 #[utoipa::path(put, path = "/v1/sessions/{id}/skills/config", tag = "sessions", params(("id" = String, Path)),
-    request_body = Object, responses((status = 204, description = "In force for sessions begun or loaded from now on")))]
+    request_body = Object, responses((status = 204, description = "In force with the session's next turn, if its agent can load it again")))]
 pub(crate) async fn set_skills(
     State(app): State<App>,
     Path(id): Path<String>,
     Json(body): Json<Value>,
 ) -> Result<StatusCode, Problem> {
-    let directory = directory(&app, &id).await?;
-    app.settings.set_whole_skills(&directory, body).await?;
-    Ok(StatusCode::NO_CONTENT)
+    set_own(&app, &id, None, Some(Settings::checked_skills(body)?)).await
 }
 
-async fn directory(app: &App, id: &str) -> Result<std::path::PathBuf, Problem> {
-    let init = parsed(find(app, id).await?.init.as_deref());
-    Ok(init["cwd"].as_str().map_or_else(|| app.files.home().to_owned(), Into::into))
+/// What is configured for a session alone: servers for tools, and skills.
+async fn own(app: &App, id: &str) -> Result<(Value, Value), Problem> {
+    let row = find(app, id).await?;
+    let (mcp, skills) = app.servers.context().await?.journal.own_settings(row.id).await?;
+    let read = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+    Ok((read(mcp).unwrap_or_else(|| json!({})), read(skills).unwrap_or_else(|| json!({}))))
+}
+
+async fn set_own(
+    app: &App,
+    id: &str,
+    mcp: Option<Value>,
+    skills: Option<Value>,
+) -> Result<StatusCode, Problem> {
+    let row = find(app, id).await?;
+    let text = |value: Option<Value>| value.map(|value| value.to_string());
+    let journal = &app.servers.context().await?.journal;
+    journal.set_own_settings(row.id.clone(), text(mcp), text(skills)).await?;
+    // Its agent hears of it when the session is loaded again, which its next turn does.
+    if let Some(server) = app.servers.by_key(row.server).await? {
+        server.alive().await.iter().for_each(|process| process.to_be_loaded_again(&row.id));
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn parsed(text: Option<&str>) -> Value {

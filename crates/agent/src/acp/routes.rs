@@ -84,7 +84,13 @@ pub(crate) async fn post(
     }
     let request_id = envelope.id().map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned);
     let servers = app.servers.clone();
-    let work = async move { servers.finish(server.post(envelope)).await };
+    let id = request_id.clone();
+    let work = async move {
+        match servers.finish(std::sync::Arc::clone(&server).post(envelope)).await {
+            Err(problem) if server.breaks_on_errors() => Ok(Some(late(&id, &problem))),
+            done => done,
+        }
+    };
     patience::answer_or(work, move |problem| late(&request_id, problem)).await
 }
 

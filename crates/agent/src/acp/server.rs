@@ -138,13 +138,15 @@ impl Server {
     async fn request(&self, agent: &str, envelope: Envelope) -> Result<Box<RawValue>, Problem> {
         let method = envelope.method().unwrap_or_default();
         let id = envelope.id().map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned);
-        let process = self.process(agent, method != "initialize").await?;
-        let mut envelope = envelope;
         if method == "initialize" {
             self.set_initialize(&envelope.params()).await?;
-        } else if matches!(method.as_str(), "session/new" | "session/load" | "session/resume") {
+        }
+        let process = self.process(agent, method != "initialize").await?;
+        let mut envelope = envelope;
+        if matches!(method.as_str(), "session/new" | "session/load" | "session/resume") {
             envelope = self.amended(agent, envelope).await;
-        } else if let Some(session) = envelope.session()
+        } else if method != "initialize"
+            && let Some(session) = envelope.session()
             && let Err(refused) = self.reopen(&process, &session).await?
         {
             return Ok(raw_envelope(&Envelope::error(&id, NO_SUCH_RESOURCE, &refused, Value::Null)));
@@ -238,6 +240,12 @@ impl Server {
         }
     }
 
+    /// Whether an HTTP error would end the client's whole connection: the published TypeScript client's. It
+    /// is told of failures in JSON-RPC's words.
+    pub(super) fn breaks_on_errors(&self) -> bool {
+        self.initialize().is_some_and(|params| params["clientInfo"]["name"] == "sandbox-agent-sdk")
+    }
+
     fn initialize(&self) -> Option<Value> {
         let text = self.initialize.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         serde_json::from_str(&text).ok()
@@ -305,10 +313,26 @@ impl Server {
         let cwd = usable(&cwd, &self.context.home).await;
         params["cwd"] = cwd.display().to_string().into();
         let given = params["mcpServers"].as_array().cloned().unwrap_or_default();
-        let configured = self.context.settings.mcp_servers(&cwd, &self.context.environment).await;
+        let (mcp, skills) = match params["sessionId"].as_str() {
+            Some(session) => self.own_settings(session).await,
+            None => (None, None),
+        };
+        let settings = &self.context.settings;
+        let configured = settings.mcp_servers(mcp, &cwd, &self.context.environment).await;
         params["mcpServers"] = merged(given, configured).into();
-        self.context.settings.place_skills(&cwd, agent).await;
+        settings.place_skills(skills, &cwd, agent).await;
         envelope.with("params", &params)
+    }
+
+    /// What is configured for a session alone.
+    async fn own_settings(&self, session: &str) -> (Option<Value>, Option<Value>) {
+        let found = self.context.journal.own_settings(session.to_owned()).await;
+        let (mcp, skills) = found.unwrap_or_else(|error| {
+            tracing::error!(error = &error as &dyn std::error::Error, "a session's settings cannot be read");
+            (None, None)
+        });
+        let read = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
+        (read(mcp), read(skills))
     }
 
     /// Processes that run.

@@ -141,13 +141,13 @@ fn parse_range(text: &str, size: u64) -> Option<Option<Extent>> {
         (size.saturating_sub(count), size)
     } else {
         let from: u64 = first.parse().ok()?;
-        let to = if last.is_empty() { size } else { last.parse::<u64>().ok()?.saturating_add(1) };
+        let to = if last.is_empty() { u64::MAX } else { last.parse::<u64>().ok()?.saturating_add(1) };
         if to <= from {
             return None;
         }
         (from, to.min(size))
     };
-    Some((from < size).then_some(Extent { from, length: to - from }))
+    Some((from < size).then(|| Extent { from, length: to - from }))
 }
 
 /// Reads an extent that fits in memory.
