@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use launch::message::{Exit, FIRST, Fault, Order, Process, Report};
@@ -28,7 +28,9 @@ pub(crate) struct Conversation {
     socket: Arc<AsyncFd<OwnedFd>>,
     waiting: Arc<Mutex<Waiting>>,
     next: AtomicU32,
-    _reader: JoinSet<()>,
+    /// Started with the first order. Until then there is nothing to hear but the first command's end, and
+    /// who waits for that listens.
+    reader: OnceLock<JoinSet<()>>,
 }
 
 /// Who waits for what.
@@ -63,9 +65,25 @@ impl Conversation {
         let mut waiting = Waiting::default();
         waiting.ends.insert(FIRST, end);
         let waiting = Arc::new(Mutex::new(waiting));
-        let mut reader = JoinSet::new();
-        reader.spawn(listen(Arc::clone(&socket), Arc::clone(&waiting)));
-        (Self { socket, waiting, next: AtomicU32::new(FIRST + 1), _reader: reader }, first)
+        let (next, reader) = (AtomicU32::new(FIRST + 1), OnceLock::new());
+        (Self { socket, waiting, next, reader }, first)
+    }
+
+    /// Waits for the first command's end; `None` if init has gone without a word of it.
+    ///
+    /// # Cancel safety
+    ///
+    /// May be dropped and called again.
+    pub(crate) async fn end_of_first(&self, first: &mut oneshot::Receiver<Exit>) -> Option<Exit> {
+        while self.reader.get().is_none() {
+            let more = hear(&self.socket, &self.waiting).await;
+            match first.try_recv() {
+                Ok(exit) => return Some(exit),
+                Err(oneshot::error::TryRecvError::Empty) if more => {}
+                Err(_) => return None,
+            }
+        }
+        first.await.ok()
     }
 
     /// A number that was not used yet.
@@ -128,6 +146,11 @@ impl Conversation {
 
     async fn send(&self, order: &Order, descriptors: &[OwnedFd]) -> Result<(), OrderError> {
         use std::os::fd::AsFd as _;
+        self.reader.get_or_init(|| {
+            let mut reader = JoinSet::new();
+            reader.spawn(listen(Arc::clone(&self.socket), Arc::clone(&self.waiting)));
+            reader
+        });
         let lent: Vec<_> = descriptors.iter().map(|fd| fd.as_fd()).collect();
         link::send(&self.socket, order, &lent).await.map_err(|error| match error.kind() {
             io::ErrorKind::BrokenPipe => OrderError::Gone,
@@ -147,8 +170,13 @@ async fn answer<T>(answered: oneshot::Receiver<T>) -> Result<T, OrderError> {
 
 /// Hands each report to who waits for it, until init goes.
 async fn listen(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
-    while let Ok(Some((report, mut descriptors))) = link::receive::<Report>(&socket).await {
-        let mut waiting = lock(&waiting);
+    while hear(&socket, &waiting).await {}
+}
+
+/// Hands the next report to who waits for it; gives whether there may be more.
+async fn hear(socket: &AsyncFd<OwnedFd>, waiting: &Mutex<Waiting>) -> bool {
+    if let Ok(Some((report, mut descriptors))) = link::receive::<Report>(socket).await {
+        let mut waiting = lock(waiting);
         match report {
             Report::Exited { process, exit } => tell(waiting.ends.remove(&process), exit),
             Report::Started { process, not_executed } => {
@@ -168,15 +196,17 @@ async fn listen(socket: Arc<AsyncFd<OwnedFd>>, waiting: Arc<Mutex<Waiting>>) {
             }
             Report::Ready { .. } | Report::Failed(_) => {}
         }
+        return true;
     }
     // Init itself was killed: by the kernel, for memory, or from outside. All it had is, too.
-    let mut waiting = lock(&waiting);
+    let mut waiting = lock(waiting);
     waiting.gone = true;
     waiting.starts.clear();
     waiting.sockets.clear();
     for (_, end) in waiting.ends.drain() {
         tell(Some(end), Exit::Signal(Signal::KILL.as_raw()));
     }
+    false
 }
 
 /// Who has gone away needs no answer.

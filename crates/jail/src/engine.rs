@@ -193,7 +193,6 @@ impl Engine {
         if listeners.len() != start.network.listeners.len() {
             return Err(SpawnError::Setup(link::out_of_descriptors()));
         }
-        let init = watched(init).map_err(SpawnError::Pipes)?;
         let enforced = with_cpu_time(&start, place.as_ref(), enforced)?;
         let mut jail = Jail::new(pid, init, place, ours, Arc::clone(&self.0.lingering), began);
         jail.not_executed = not_executed;

@@ -100,7 +100,7 @@ impl Outcome {
 impl Jail {
     pub(crate) fn new(
         pid: u32,
-        init: AsyncFd<OwnedFd>,
+        init: OwnedFd,
         place: Option<Place>,
         report: AsyncFd<OwnedFd>,
         lingering: Arc<Lingering>,
@@ -186,7 +186,8 @@ impl Jail {
             return exit;
         }
         let killed = Exit::Signal(Signal::KILL.as_raw());
-        let exit = (&mut self.first).await.unwrap_or(killed);
+        let end = self.init.conversation.end_of_first(&mut self.first);
+        let exit = end.await.unwrap_or(killed);
         self.exit = Some(exit);
         exit
     }
@@ -307,7 +308,11 @@ impl Jail {
         }
         // A pidfd becomes readable when its process is a zombie, which init becomes only after all
         // others of its namespace.
-        drop(self.init.process.readable().await);
+        let watched = self.init.process.try_clone().and_then(watched);
+        match watched {
+            Ok(process) => drop(process.readable().await),
+            Err(error) => tracing::error!(jail.pid = self.init.pid, %error, "end not waited for"),
+        }
     }
 }
 

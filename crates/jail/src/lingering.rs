@@ -11,17 +11,16 @@ use std::time::Duration;
 
 use launch::cgroup::Statistics;
 use rustix::process::{Signal, pidfd_send_signal};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 use crate::conversation::Conversation;
 
 /// Without a start for this long, there is a pause.
-const PAUSE: Duration = Duration::from_millis(3);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// None stays longer than this, whoever waits.
-const LONGEST: Duration = Duration::from_millis(100);
+const LONGEST: Duration = Duration::from_millis(200);
 
 /// Nor do more than these.
 const MOST: usize = 64;
@@ -34,13 +33,13 @@ const MOST_BYTES: u64 = 2 << 20;
 #[derive(Debug)]
 pub(crate) struct Init {
     pub(crate) pid: u32,
-    pub(crate) process: AsyncFd<OwnedFd>,
+    pub(crate) process: OwnedFd,
     pub(crate) conversation: Conversation,
 }
 
 impl Init {
     pub(crate) fn kill(&self) {
-        match pidfd_send_signal(self.process.get_ref(), Signal::KILL) {
+        match pidfd_send_signal(&self.process, Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => tracing::error!(jail.pid = self.pid, %error, "jail not killed"),
         }

@@ -147,6 +147,15 @@ impl Group {
         statistics::oom_kills(&layout::below(root, memory), self.place.version) > 0
     }
 
+    /// Finds every counter once. The kernel makes the entry of a file when it is first looked for; whoever
+    /// reads the counters at a command's end shall find it there.
+    pub(crate) fn find_counters(&self, root: &Path) {
+        let seen = |path: &Option<PathBuf>| path.as_deref().map(|path| layout::below(root, path));
+        let Place { version, memory, cpu, pids, io, freezer: _ } = &self.place;
+        let [memory, cpu, pids, io] = [memory, cpu, pids, io].map(seen);
+        statistics(&Place { version: *version, memory, cpu, pids, io, freezer: None });
+    }
+
     /// Whether a limit is not in force as asked.
     fn differs<T: PartialEq>(&self, asked: &Limits, of: impl Fn(&Limits) -> T) -> bool {
         self.limits.as_ref().is_none_or(|limits| of(limits) != of(asked))

@@ -108,7 +108,7 @@ fn prepare(
     // The stage is born into the group, and looks out of its namespace: after the mounts, which the
     // group's files may be made during.
     let files = expect(door, |knock| matches!(knock, Knock::Join))?;
-    join_cgroup(&files)?;
+    join_cgroup(files)?;
     fault::inject("confine")?;
     confine::resource_limits()?;
     confine::no_new_privileges()?;
@@ -118,7 +118,7 @@ fn prepare(
         Some(calls) => {
             let workspace = house::finish(shape)?;
             confine::no_capabilities()?;
-            stage::lend(calls, workspace.as_ref(), shape, birthplace)?
+            stage::lend(calls, workspace, shape, birthplace)?
         }
     };
     Ok(House { children, listeners, stage })
@@ -187,8 +187,13 @@ fn begin(
     let Assignment { spec, pid, place, mut enforced, told } = assignment;
     let open_files = spec.limits.open_files;
     let mut commands = Commands::new(children, open_files);
+    // Closed when the answer is on its way.
+    let mut no_more = Vec::new();
     let (first, outcome) = match stage {
-        Stage::Left { pid, outcome } => (told.then_some(pid), Some(outcome)),
+        Stage::Left { pid, outcome, lent } => {
+            no_more = lent;
+            (told.then_some(pid), Some(outcome))
+        }
         Stage::Waiting(stage) => {
             fault::inject("attach")?;
             house::attach(&spec, trees, code)?;
@@ -214,13 +219,14 @@ fn begin(
     let lent: Vec<_> = std::iter::once(pidfd).chain(&listeners).map(AsFd::as_fd).collect();
     let ready = Report::Ready { pid, place, enforced, not_executed, ended };
     wire::send(report, &ready, &lent).at("report that the jail is ready")?;
+    drop(no_more);
     Ok(commands)
 }
 
-fn join_cgroup(files: &[OwnedFd]) -> Result<(), Fault> {
+fn join_cgroup(files: Vec<OwnedFd>) -> Result<(), Fault> {
     fault::inject("join")?;
     for file in files {
-        rustix::io::write(file, b"0").at("join the jail's cgroup")?;
+        rustix::io::write(&file, b"0").at("join the jail's cgroup")?;
     }
     sys::unshare(sys::Namespaces::CGROUP).at("make a cgroup namespace")
 }

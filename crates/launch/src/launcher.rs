@@ -40,7 +40,7 @@ const RETRY: Duration = Duration::from_millis(5);
 
 /// How long there must have been no request before blanks are made: long enough for a caller that
 /// starts one jail after the other not to meet us at it.
-const QUIET: Duration = Duration::from_millis(3);
+const QUIET: Duration = Duration::from_millis(5);
 
 /// Groups of jails that are gone, after which they are removed whoever waits.
 const MOST_LEFTOVER: usize = 256;
@@ -361,6 +361,7 @@ impl Launcher {
                 if let (Some(driver), Some(group)) = (&self.driver, &mut blank.group) {
                     // Set again when it is assigned, if they differ; an error will show then.
                     drop(driver.limit(group, &limits));
+                    group.find_counters(Path::new(template::HOST));
                 }
                 self.pool.put(&shape, blank);
             }

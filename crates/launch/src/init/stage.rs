@@ -44,6 +44,7 @@ pub(super) enum Stage {
     Left {
         pid: Pid,
         outcome: Outcome,
+        lent: Vec<OwnedFd>,
     },
 }
 
@@ -73,15 +74,16 @@ pub(super) fn fork(shape: &Shape, birthplace: &Birthplace) -> Result<Stage, Faul
 /// `workspace` is where the code goes, also where commands may not write.
 pub(super) fn lend(
     socket: OwnedFd,
-    workspace: Option<&OwnedFd>,
+    workspace: Option<OwnedFd>,
     shape: &Shape,
     birthplace: &Birthplace,
 ) -> Result<Stage, Fault> {
     let (outcome, inner_outcome) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
-    let workspace = workspace.map(AsFd::as_fd);
-    let pid = sys::vfork(|| wait(&socket, &inner_outcome, workspace, shape, birthplace))
+    let way_in = workspace.as_ref().map(AsFd::as_fd);
+    let pid = sys::vfork(|| wait(&socket, &inner_outcome, way_in, shape, birthplace))
         .at("fork the stage")?;
-    Ok(Stage::Left { pid: number(pid)?, outcome: Outcome(outcome) })
+    let lent = std::iter::once(socket).chain(workspace).collect();
+    Ok(Stage::Left { pid: number(pid)?, outcome: Outcome(outcome), lent })
 }
 
 fn number(pid: u32) -> Result<Pid, Fault> {
