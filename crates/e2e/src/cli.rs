@@ -7,6 +7,8 @@ use std::process::Stdio;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use crate::user::{Delegated, program};
+
 /// What a command in a jail said and how it ended.
 #[derive(Debug)]
 pub struct Said {
@@ -27,6 +29,13 @@ impl Run {
     pub fn new(flags: &[&str]) -> Self {
         let mut command = Command::new(crate::program());
         command.env_clear().env("PATH", "/usr/bin:/bin").arg("run").args(flags).kill_on_drop(true);
+        Self { command, input: Vec::new() }
+    }
+
+    /// The same, as an ordinary user types it.
+    pub fn of_user(delegated: &Delegated, flags: &[&str]) -> Self {
+        let mut command = delegated.command(&program("agentjail"));
+        command.arg("run").args(flags).kill_on_drop(true);
         Self { command, input: Vec::new() }
     }
 

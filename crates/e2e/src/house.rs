@@ -1,5 +1,6 @@
 //! A server with a state directory of its own.
 
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 use crate::upstream::Upstream;
+use crate::user::{Delegated, USER, can_become, program};
 
 /// Three keys: two tenants' operators and an admin.
 pub const KEYS: &str = "acme-key@acme:operator,globex-key@globex:operator,root-key@root:admin";
@@ -29,6 +31,8 @@ pub struct House {
     child: Child,
     ports: (u16, u16),
     flags: Vec<String>,
+    /// Whose groups the server runs in, if it is an ordinary user's.
+    delegated: Option<Delegated>,
 }
 
 /// Who speaks.
@@ -47,11 +51,28 @@ impl House {
     ///
     /// If it does not come up.
     pub async fn with(flags: &[&str]) -> Self {
+        Self::started(flags, None).await
+    }
+
+    /// One server as these tests run, one as an ordinary user runs it.
+    ///
+    /// # Panics
+    ///
+    /// If one does not come up, or the tests are no root's.
+    pub async fn of_root_and_of_a_user() -> [Self; 2] {
+        assert!(can_become(), "this test begins as root");
+        [Self::new().await, Self::started(&[], Some(Delegated::new())).await]
+    }
+
+    async fn started(flags: &[&str], delegated: Option<Delegated>) -> Self {
         let state = tempfile::tempdir().expect("a temporary directory");
+        if delegated.is_some() {
+            chown(state.path(), Some(USER), Some(USER)).expect("it is ours");
+        }
         let upstream = Upstream::start().await;
         let ports = (free_port(), free_port());
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let child = start(&upstream, state.path(), ports, &flags);
+        let child = start(&upstream, state.path(), ports, &flags, delegated.as_ref());
         let house = Self {
             api: format!("http://127.0.0.1:{}", ports.0),
             proxy: format!("http://127.0.0.1:{}", ports.1),
@@ -65,6 +86,7 @@ impl House {
             child,
             ports,
             flags,
+            delegated,
         };
         house.wait_until_up().await;
         house
@@ -101,7 +123,8 @@ impl House {
 
     /// Starts the server again on the same state.
     pub async fn restart(&mut self) {
-        self.child = start(&self.upstream, self.state.path(), self.ports, &self.flags);
+        let delegated = self.delegated.as_ref();
+        self.child = start(&self.upstream, self.state.path(), self.ports, &self.flags, delegated);
         self.wait_until_up().await;
     }
 
@@ -295,13 +318,23 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl Fn
     }
 }
 
-fn start(upstream: &Upstream, state: &Path, ports: (u16, u16), flags: &[String]) -> Child {
+fn start(
+    upstream: &Upstream,
+    state: &Path,
+    ports: (u16, u16),
+    flags: &[String],
+    delegated: Option<&Delegated>,
+) -> Child {
     let log = std::fs::File::options()
         .create(true)
         .append(true)
         .open(state.join("server.log"))
         .expect("a log file");
-    let mut command = Command::new(crate::program());
+    let mut command = match delegated {
+        None => Command::new(crate::program()),
+        Some(delegated) => delegated.command(&program("agentjail")),
+    };
+    command.env_clear();
     command
         .arg("serve")
         .args(["--ctl-addr", &format!("127.0.0.1:{}", ports.0)])
@@ -309,7 +342,6 @@ fn start(upstream: &Upstream, state: &Path, ports: (u16, u16), flags: &[String])
         .arg("--state-dir")
         .arg(state.join("state"))
         .args(["--log", "debug"])
-        .env_clear()
         .env("PATH", "/usr/bin:/bin")
         .env("AGENTJAIL_API_KEY", KEYS)
         .stdin(Stdio::null())

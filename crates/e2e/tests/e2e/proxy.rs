@@ -62,84 +62,92 @@ async fn the_phantom_goes_in_and_the_key_comes_out() {
 
 #[tokio::test]
 async fn every_refusal_is_told_written_down_and_never_sent() {
-    let house = House::new().await;
-    let session = house.session_with(json!({ "services": ["openai", "github"], "scopes": { "github": ["/repos/my-org/*/issues*"] } })).await;
-    let (openai, github) = (token(&session, "OPENAI_API_KEY"), token(&session, "GITHUB_TOKEN"));
-    let unknown = format!("phm_{}", "0".repeat(64));
-    for (path, token, status, text, reason) in [
-        ("/v1/openai/v1/models", "not-a-phantom", 401, "missing phantom token", "no_token"),
-        ("/v1/openai/v1/models", CANARY, 401, "missing phantom token", "no_token"),
-        ("/v1/openai/v1/models", &unknown, 401, "unknown phantom token", "unknown_token"),
-        ("/v1/nosuch/v1/models", &openai, 404, "unknown service", "unknown_service"),
-        ("/v1/github/user", &openai, 403, "token not valid for this service", "wrong_service"),
-        ("/v1/github/user", &github, 403, "path not in scope", "scope_denied"),
-        (
-            "/v1/github/repos/my-org-evil/a/issues",
-            &github,
-            403,
-            "path not in scope",
-            "scope_denied",
-        ),
-        ("/v1/github/repos/my-org/a/pulls", &github, 403, "path not in scope", "scope_denied"),
-    ] {
-        let (got, body) = ask(&house, path, token).await;
-        assert_eq!((got, body), (status, json!(text)), "{path}");
-        assert_eq!(last_audit(&house).await["reject_reason"], reason, "{path}");
+    for house in House::of_root_and_of_a_user().await {
+        let session = house.session_with(json!({ "services": ["openai", "github"], "scopes": { "github": ["/repos/my-org/*/issues*"] } })).await;
+        let (openai, github) = (token(&session, "OPENAI_API_KEY"), token(&session, "GITHUB_TOKEN"));
+        let unknown = format!("phm_{}", "0".repeat(64));
+        for (path, token, status, text, reason) in [
+            ("/v1/openai/v1/models", "not-a-phantom", 401, "missing phantom token", "no_token"),
+            ("/v1/openai/v1/models", CANARY, 401, "missing phantom token", "no_token"),
+            ("/v1/openai/v1/models", &unknown, 401, "unknown phantom token", "unknown_token"),
+            ("/v1/nosuch/v1/models", &openai, 404, "unknown service", "unknown_service"),
+            ("/v1/github/user", &openai, 403, "token not valid for this service", "wrong_service"),
+            ("/v1/github/user", &github, 403, "path not in scope", "scope_denied"),
+            (
+                "/v1/github/repos/my-org-evil/a/issues",
+                &github,
+                403,
+                "path not in scope",
+                "scope_denied",
+            ),
+            ("/v1/github/repos/my-org/a/pulls", &github, 403, "path not in scope", "scope_denied"),
+        ] {
+            let (got, body) = ask(&house, path, token).await;
+            assert_eq!((got, body), (status, json!(text)), "{path}");
+            assert_eq!(last_audit(&house).await["reject_reason"], reason, "{path}");
+        }
+        assert_eq!(ask(&house, "/v1/github/repos/my-org/app/issues/7", &github).await.0, 200);
+        assert_eq!(ask(&house, "/nothing", &openai).await.0, 404);
+        assert_eq!(ask(&house, "/healthz", "").await, (200, json!("ok")));
+        assert_eq!(house.delete(As("acme-key"), "/v1/credentials/openai").await.0, 204);
+        assert_eq!(
+            ask(&house, "/v1/openai/v1/models", &openai).await,
+            (502, json!("upstream key not configured"))
+        );
+        assert_eq!(last_audit(&house).await["reject_reason"], "no_upstream_key");
+        assert_eq!(
+            house
+                .delete(
+                    As("acme-key"),
+                    &format!("/v1/sessions/{}", session["id"].as_str().unwrap())
+                )
+                .await
+                .0,
+            204
+        );
+        assert_eq!(ask(&house, "/v1/github/repos/my-org/app/issues", &github).await.0, 401);
+        assert_eq!(house.upstream.seen().len(), 1);
+        // A closed session's rows stay its tenant's, and are counted.
+        let (_, audit) = house.get(As("acme-key"), "/v1/audit").await;
+        assert!(audit["total"].as_u64().unwrap() >= 7, "{audit}");
+        assert_eq!(
+            house.get(As("globex-key"), "/v1/audit").await.1,
+            json!({ "rows": [], "total": 0 })
+        );
     }
-    assert_eq!(ask(&house, "/v1/github/repos/my-org/app/issues/7", &github).await.0, 200);
-    assert_eq!(ask(&house, "/nothing", &openai).await.0, 404);
-    assert_eq!(ask(&house, "/healthz", "").await, (200, json!("ok")));
-    assert_eq!(house.delete(As("acme-key"), "/v1/credentials/openai").await.0, 204);
-    assert_eq!(
-        ask(&house, "/v1/openai/v1/models", &openai).await,
-        (502, json!("upstream key not configured"))
-    );
-    assert_eq!(last_audit(&house).await["reject_reason"], "no_upstream_key");
-    assert_eq!(
-        house
-            .delete(As("acme-key"), &format!("/v1/sessions/{}", session["id"].as_str().unwrap()))
-            .await
-            .0,
-        204
-    );
-    assert_eq!(ask(&house, "/v1/github/repos/my-org/app/issues", &github).await.0, 401);
-    assert_eq!(house.upstream.seen().len(), 1);
-    // A closed session's rows stay its tenant's, and are counted.
-    let (_, audit) = house.get(As("acme-key"), "/v1/audit").await;
-    assert!(audit["total"].as_u64().unwrap() >= 7, "{audit}");
-    assert_eq!(house.get(As("globex-key"), "/v1/audit").await.1, json!({ "rows": [], "total": 0 }));
 }
 
 #[tokio::test]
 async fn a_scope_is_not_escaped_by_spelling() {
-    let house = House::new().await;
-    let session = house
-        .session_with(json!({ "services": ["openai"], "scopes": { "openai": ["/v1/chat/*"] } }))
-        .await;
-    let openai = token(&session, "OPENAI_API_KEY");
-    for path in [
-        "/v1/chat/../files",
-        "/v1/chat/%2e%2e/files",
-        "/v1/chat/%2E%2e/files",
-        "/v1/chat/..%2ffiles",
-        "/v1/chat/%252e%252e/files",
-        "/v1/chat/..;/files",
-        "/v1/chat\\..\\files",
-        "/v1/chat/%5c../files",
-        "/v1%2fchat%2f..%2ffiles",
-        "/v1/Chat/x",
-        "//v1/files",
-        "/v1/chat/%00",
-    ] {
-        // By hand: clients and libraries tidy paths up.
-        let status = raw(&house, &format!("GET /v1/openai{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {openai}\r\nconnection: close\r\n\r\n")).await;
-        assert!(
-            ["HTTP/1.1 400", "HTTP/1.1 403"].iter().any(|refusal| status.starts_with(refusal)),
-            "{path}: {status}"
-        );
+    for house in House::of_root_and_of_a_user().await {
+        let session = house
+            .session_with(json!({ "services": ["openai"], "scopes": { "openai": ["/v1/chat/*"] } }))
+            .await;
+        let openai = token(&session, "OPENAI_API_KEY");
+        for path in [
+            "/v1/chat/../files",
+            "/v1/chat/%2e%2e/files",
+            "/v1/chat/%2E%2e/files",
+            "/v1/chat/..%2ffiles",
+            "/v1/chat/%252e%252e/files",
+            "/v1/chat/..;/files",
+            "/v1/chat\\..\\files",
+            "/v1/chat/%5c../files",
+            "/v1%2fchat%2f..%2ffiles",
+            "/v1/Chat/x",
+            "//v1/files",
+            "/v1/chat/%00",
+        ] {
+            // By hand: clients and libraries tidy paths up.
+            let status = raw(&house, &format!("GET /v1/openai{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {openai}\r\nconnection: close\r\n\r\n")).await;
+            assert!(
+                ["HTTP/1.1 400", "HTTP/1.1 403"].iter().any(|refusal| status.starts_with(refusal)),
+                "{path}: {status}"
+            );
+        }
+        assert!(house.upstream.seen().is_empty());
+        assert_eq!(ask(&house, "/v1/openai/v1/chat/completions", &openai).await.0, 200);
     }
-    assert!(house.upstream.seen().is_empty());
-    assert_eq!(ask(&house, "/v1/openai/v1/chat/completions", &openai).await.0, 200);
 }
 
 async fn raw(house: &House, request: &str) -> String {
@@ -153,65 +161,112 @@ async fn raw(house: &House, request: &str) -> String {
 
 #[tokio::test]
 async fn requests_that_two_servers_would_read_differently_are_one_or_none() {
-    let house = House::new().await;
-    let openai = token(&house.session("openai").await, "OPENAI_API_KEY");
-    let head = format!(
-        "POST /v1/openai/v1/x HTTP/1.1\r\nauthorization: Bearer {openai}\r\nconnection: close\r\n"
-    );
-    let smuggled = "GET /v1/openai/v1/smuggled HTTP/1.1\r\nhost: x\r\n\r\n";
-    let chunked = format!(
-        "{head}host: x\r\ncontent-length: {}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}",
-        5 + smuggled.len()
-    );
-    raw(&house, &chunked).await;
-    let two_hosts =
-        raw(&house, &format!("{head}host: x\r\nhost: y\r\ncontent-length: 0\r\n\r\n")).await;
-    assert!(two_hosts.starts_with("HTTP/1.1 400"), "{two_hosts}");
-    let two_lengths =
-        raw(&house, &format!("{head}host: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"))
-            .await;
-    assert!(two_lengths.starts_with("HTTP/1.1 400"), "{two_lengths}");
-    let dropped = raw(&house, &format!("{head}host: x\r\ncontent-length: 2\r\nproxy-connection: x\r\nte: trailers\r\nupgrade: h2c\r\n\r\nab")).await;
-    assert!(dropped.starts_with("HTTP/1.1 200"), "{dropped}");
-    let seen = house.upstream.seen();
-    assert!(seen.iter().all(|seen| !seen.path.contains("smuggled")), "{seen:?}");
-    let last = seen.last().unwrap();
-    assert_eq!(
-        (last.headers["authorization"].to_str().unwrap(), last.body.as_slice()),
-        (format!("Bearer {CANARY}").as_str(), b"ab".as_slice())
-    );
-    for name in ["te", "upgrade", "proxy-connection"] {
-        assert!(!last.headers.contains_key(name), "{name}");
+    for house in House::of_root_and_of_a_user().await {
+        let openai = token(&house.session("openai").await, "OPENAI_API_KEY");
+        let head = format!(
+            "POST /v1/openai/v1/x HTTP/1.1\r\nauthorization: Bearer {openai}\r\nconnection: close\r\n"
+        );
+        let smuggled = "GET /v1/openai/v1/smuggled HTTP/1.1\r\nhost: x\r\n\r\n";
+        let chunked = format!(
+            "{head}host: x\r\ncontent-length: {}\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n{smuggled}",
+            5 + smuggled.len()
+        );
+        raw(&house, &chunked).await;
+        let two_hosts =
+            raw(&house, &format!("{head}host: x\r\nhost: y\r\ncontent-length: 0\r\n\r\n")).await;
+        assert!(two_hosts.starts_with("HTTP/1.1 400"), "{two_hosts}");
+        let two_lengths = raw(
+            &house,
+            &format!("{head}host: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab"),
+        )
+        .await;
+        assert!(two_lengths.starts_with("HTTP/1.1 400"), "{two_lengths}");
+        let dropped = raw(&house, &format!("{head}host: x\r\ncontent-length: 2\r\nproxy-connection: x\r\nte: trailers\r\nupgrade: h2c\r\n\r\nab")).await;
+        assert!(dropped.starts_with("HTTP/1.1 200"), "{dropped}");
+        let seen = house.upstream.seen();
+        assert!(seen.iter().all(|seen| !seen.path.contains("smuggled")), "{seen:?}");
+        let last = seen.last().unwrap();
+        assert_eq!(
+            (last.headers["authorization"].to_str().unwrap(), last.body.as_slice()),
+            (format!("Bearer {CANARY}").as_str(), b"ab".as_slice())
+        );
+        for name in ["te", "upgrade", "proxy-connection"] {
+            assert!(!last.headers.contains_key(name), "{name}");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_client_cannot_have_the_key_taken_out_of_its_request() {
-    let house = House::new().await;
-    let anthropic = token(&house.session("anthropic").await, "ANTHROPIC_API_KEY");
-    let answer = raw(&house, &format!("GET /v1/anthropic/v1/x HTTP/1.1\r\nhost: x\r\nx-api-key: {anthropic}\r\ncookie: a=b\r\nx-forwarded-for: 10.0.0.1\r\nconnection: close, x-api-key\r\n\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let seen = &house.upstream.seen()[0];
-    assert_eq!(seen.headers["x-api-key"], CANARY);
-    assert!(!seen.headers.contains_key("cookie") && !seen.headers.contains_key("x-forwarded-for"));
+    for house in House::of_root_and_of_a_user().await {
+        let anthropic = token(&house.session("anthropic").await, "ANTHROPIC_API_KEY");
+        let answer = raw(&house, &format!("GET /v1/anthropic/v1/x HTTP/1.1\r\nhost: x\r\nx-api-key: {anthropic}\r\ncookie: a=b\r\nx-forwarded-for: 10.0.0.1\r\nconnection: close, x-api-key\r\n\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let seen = &house.upstream.seen()[0];
+        assert_eq!(seen.headers["x-api-key"], CANARY);
+        assert!(
+            !seen.headers.contains_key("cookie") && !seen.headers.contains_key("x-forwarded-for")
+        );
+    }
 }
 
 #[tokio::test]
 async fn a_redirect_is_passed_back_and_never_followed() {
-    let house = House::new().await;
-    let anthropic = token(&house.session("anthropic").await, "ANTHROPIC_API_KEY");
-    for method in [Method::GET, Method::POST] {
-        let request = house
-            .client
-            .request(method, format!("{}/v1/anthropic/redirect", house.proxy))
-            .header("x-api-key", &anthropic);
-        let response = request.send().await.unwrap();
-        assert_eq!(
-            (response.status().as_u16(), response.headers()["location"].to_str().unwrap()),
-            (302, "http://elsewhere.example/take")
-        );
+    for house in House::of_root_and_of_a_user().await {
+        let anthropic = token(&house.session("anthropic").await, "ANTHROPIC_API_KEY");
+        for method in [Method::GET, Method::POST] {
+            let request = house
+                .client
+                .request(method, format!("{}/v1/anthropic/redirect", house.proxy))
+                .header("x-api-key", &anthropic);
+            let response = request.send().await.unwrap();
+            assert_eq!(
+                (response.status().as_u16(), response.headers()["location"].to_str().unwrap()),
+                (302, "http://elsewhere.example/take")
+            );
+        }
+        assert_eq!(house.upstream.seen().len(), 2);
     }
-    assert_eq!(house.upstream.seen().len(), 2);
+}
+
+/// The descriptors a process has open.
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+#[tokio::test]
+async fn a_jail_that_opens_all_connections_it_can_takes_nobody_elses() {
+    for house in House::of_root_and_of_a_user().await {
+        let (greedy, other) = (house.session("openai").await, house.session("openai").await);
+        let hoard = "import os, socket, time\n\
+            port = int(os.environ['OPENAI_BASE_URL'].split(':')[2].split('/')[0]); held = []\n\
+            for n in range(400):\n\
+            \x20 s = socket.socket(); s.settimeout(0.2)\n\
+            \x20 try: s.connect(('127.0.0.1', port)); s.sendall(b'GET / HT')\n\
+            \x20 except OSError: pass\n\
+            \x20 held.append(s)\n\
+            time.sleep(4); print(len(held))";
+        let before = descriptors(house.pid());
+        let held = house.exec(&greedy, json!({ "cmd": "python3", "args": ["-c", hoard] }));
+        let asked = async {
+            eventually("it holds what it can get", async || {
+                descriptors(house.pid()) > before + 100
+            })
+            .await;
+            let taken = descriptors(house.pid()) - before;
+            let ask = "curl -s -o /dev/null -w '%{http_code}' -H \"authorization: Bearer $OPENAI_API_KEY\" $OPENAI_BASE_URL/models";
+            let answer = house.exec(&other, json!({ "cmd": "sh", "args": ["-c", ask] })).await;
+            (taken, answer)
+        };
+        let (held, (taken, answer)) = tokio::join!(held, asked);
+        assert_eq!(
+            (&held["stdout"], &answer["stdout"]),
+            (&json!("400\n"), &json!("200")),
+            "{held}"
+        );
+        // A place for each of 128 connections, and what two jails take.
+        assert!(taken < 200, "{taken} descriptors");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use e2e::cli::Run;
+use e2e::user::{Delegated, can_become};
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -75,9 +76,13 @@ async fn the_name_in_the_hello_must_be_the_name_that_was_dialled() {
         hello = o.read(); s = socket.create_connection(('api.test', 443), timeout=5); s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)\n\
         for n in range(0, len(hello), 40): s.sendall(hello[n:n + 40])\n\
         print('fragmented', s.recv(1) == b'\\x16')";
-    let said = Run::new(&flags).python(script).await;
-    let one = "api.test\napi.test\nrefused\nrefused\nrefused\n";
-    let plain = "plain b''\n";
-    let got = said.stdout.replace(plain, "refused\n");
-    assert_eq!(got, format!("{one}{one}refused\nfragmented True\n"), "{}", said.stderr);
+    assert!(can_become(), "this test begins as root");
+    let delegated = Delegated::new();
+    for run in [Run::new(&flags), Run::of_user(&delegated, &flags)] {
+        let said = run.python(script).await;
+        let one = "api.test\napi.test\nrefused\nrefused\nrefused\n";
+        let plain = "plain b''\n";
+        let got = said.stdout.replace(plain, "refused\n");
+        assert_eq!(got, format!("{one}{one}refused\nfragmented True\n"), "{}", said.stderr);
+    }
 }
