@@ -12,9 +12,10 @@
 //! started. If the launcher itself is killed, the kernel kills each init (parent-death signal), and
 //! with it all that runs in its PID namespace.
 
+mod prepare;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -23,14 +24,15 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, wait};
-use rustix::thread::{CapabilitiesSecureBits, set_capabilities_secure_bits};
 
 use crate::birth::{Birthplace, Blank, Stillborn, limits_in_force};
-use crate::cgroup::{self, Driver, Group};
-use crate::message::{At as _, Fault, Offers, Preparation, Reply, Request, Spec};
+use crate::cgroup::{Driver, Group};
+use crate::message::{At as _, Fault, Reply, Request, Spec};
 use crate::pool::Pool;
 use crate::shape::Shape;
 use crate::{mutation, template, wire};
+
+use prepare::{Ready, make_ready, take_standard_input};
 
 /// Under this name the program is a launcher.
 const NAME: &str = "agentjail-launcher";
@@ -99,13 +101,6 @@ struct Launcher {
     groups: u64,
 }
 
-/// What a preparation makes.
-struct Ready {
-    children: OwnedFd,
-    birthplace: Birthplace,
-    driver: Option<Box<dyn Driver>>,
-}
-
 /// A jail that runs, or one that is about to be reaped.
 struct Ward {
     init: OwnedFd,
@@ -135,7 +130,7 @@ impl Launcher {
             return Err(rustix::io::Errno::PROTO).at("receive the preparation");
         };
         mutation::leave_out(&preparation.left_out);
-        match Self::make_ready(server.as_fd(), &preparation) {
+        match make_ready(server.as_fd(), &preparation) {
             Ok(Ready { children, birthplace, driver }) => Ok(Some(Self {
                 leftover: driver.iter().map(|driver| driver.orphans()).collect(),
                 server,
@@ -154,30 +149,6 @@ impl Launcher {
                 Err(fault)
             }
         }
-    }
-
-    fn make_ready(server: impl AsFd, preparation: &Preparation) -> Result<Ready, Fault> {
-        let children = sys::child_signals().at("watch for children")?;
-        // When the machine runs out of memory, jails go before anything else does.
-        drop(fs::write("/proc/self/oom_score_adj", "500"));
-        let root = rustix::process::geteuid().is_root();
-        enter_namespaces(root)?;
-        let namespaces = template::build(&preparation.hosts)?;
-        let driver = cgroup::detect(
-            Path::new(template::HOST),
-            &preparation.instance,
-            preparation.server_pid,
-        );
-        let offers = offers(&driver, root);
-        let birthplace = Birthplace::new(root, offers.landlock_abi, namespaces);
-        if let Err(fault) = wire::send(server, &Reply::Prepared(offers), &[]).at("send") {
-            // The server has gone already: nothing is left of what was made for it.
-            if let Ok(driver) = &driver {
-                driver.remove();
-            }
-            return Err(fault);
-        }
-        Ok(Ready { children, birthplace, driver: driver.ok() })
     }
 
     /// However the talk with the server ends, what it started ends with it.
@@ -443,41 +414,5 @@ impl Launcher {
         if let Some(driver) = &self.driver {
             driver.remove();
         }
-    }
-}
-
-/// Moves the server's socket off descriptor 0, where a command would find it.
-fn take_standard_input() -> io::Result<OwnedFd> {
-    let server = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let null = fs::File::open("/dev/null")?;
-    rustix::stdio::dup2_stdin(&null)?;
-    Ok(server)
-}
-
-/// An ordinary user first becomes the owner of a user namespace, where mounting is allowed.
-fn enter_namespaces(root: bool) -> Result<(), Fault> {
-    if root {
-        // A jail is born with another effective user, and that must not cost capabilities.
-        set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)
-            .at("keep capabilities across a change of user")?;
-        return sys::unshare(sys::Namespaces::MOUNT).at("make a mount namespace");
-    }
-    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    sys::unshare(sys::Namespaces::USER.and(sys::Namespaces::MOUNT)).at("make a user namespace")?;
-    fs::write("/proc/self/setgroups", "deny").at("write setgroups")?;
-    fs::write("/proc/self/uid_map", format!("{user} {user} 1")).at("write uid_map")?;
-    fs::write("/proc/self/gid_map", format!("{group} {group} 1")).at("write gid_map")
-}
-
-fn offers(driver: &Result<Box<dyn Driver>, Fault>, root: bool) -> Offers {
-    let controllers = driver.as_ref().map(|driver| driver.controllers()).unwrap_or_default();
-    Offers {
-        cgroups: driver.as_ref().map(|d| d.name().to_owned()).map_err(ToString::to_string),
-        memory: controllers.memory,
-        cpu: controllers.cpu,
-        pids: controllers.pids,
-        io: controllers.io,
-        landlock_abi: sys::landlock_abi(),
-        root,
     }
 }
