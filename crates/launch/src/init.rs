@@ -190,8 +190,12 @@ fn begin(
     // Closed when the answer is on its way.
     let mut no_more = Vec::new();
     let (first, outcome) = match stage {
-        Stage::Left { pid, outcome, lent } => {
+        Stage::Left { pid, outcome, heard, lent } => {
             no_more = lent;
+            if !heard {
+                outcome.read()?;
+                return Err(rustix::io::Errno::PIPE).at("tell the stage its command");
+            }
             (told.then_some(pid), Some(outcome))
         }
         Stage::Waiting(stage) => {

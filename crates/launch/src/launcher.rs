@@ -44,6 +44,11 @@ const RETRY: Duration = Duration::from_millis(5);
 /// starts one jail after the other not to meet us at it.
 const QUIET: Duration = Duration::from_millis(5);
 
+/// How long our copies of sockets are kept that are on their way to an init, and how many. While one is on
+/// its way, the kernel looks at each closing for sockets that are sent over each other in a circle.
+const ON_THEIR_WAY: Duration = Duration::from_millis(2);
+const MOST_ON_THEIR_WAY: usize = 64;
+
 /// Groups of jails that are gone, after which they are removed whoever waits.
 const MOST_LEFTOVER: usize = 256;
 
@@ -91,6 +96,8 @@ struct Launcher {
     /// Groups whose jails are gone, but which the kernel would not remove yet.
     leftover: Vec<Group>,
     pool: Pool,
+    /// Our copies of sockets that inits were sent.
+    sent: Vec<OwnedFd>,
     /// No request came since.
     quiet_since: Instant,
     /// Some group ran out of memory; until then we look which.
@@ -138,6 +145,7 @@ impl Launcher {
                 birthplace,
                 driver,
                 jails: HashMap::new(),
+                sent: Vec::new(),
                 pool: Pool::new(preparation.pool),
                 quiet_since: Instant::now(),
                 alarm_until: None,
@@ -205,6 +213,9 @@ impl Launcher {
         if self.quiet_since.elapsed() >= QUIET || self.leftover.len() > MOST_LEFTOVER {
             self.remove_leftover();
         }
+        if self.quiet_since.elapsed() >= ON_THEIR_WAY || self.sent.len() > MOST_ON_THEIR_WAY {
+            self.sent.clear();
+        }
         let timeout = self.due().map(|wait| Timespec {
             tv_sec: i64::try_from(wait.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(wait.subsec_nanos()),
@@ -241,14 +252,18 @@ impl Launcher {
         let look = (!self.pool.is_empty()).then_some(LOOK);
         let retry = (!self.leftover.is_empty()).then_some(RETRY);
         let alarm = self.alarm_until.map(|_| ALARM);
-        [fill, look, retry, alarm].into_iter().flatten().min()
+        let sent = (!self.sent.is_empty()).then_some(ON_THEIR_WAY);
+        [fill, look, retry, alarm, sent].into_iter().flatten().min()
     }
 
     fn start(&mut self, spec: Spec, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let jail = spec.jail;
         match self.bear(spec, &descriptors) {
-            // Init says so.
-            Ok(()) => Ok(()),
+            // Init says so. The command's streams end with its own copies: ours go now.
+            Ok(()) => {
+                self.sent.extend(descriptors.into_iter().next());
+                Ok(())
+            }
             Err(fault) => wire::send(&self.server, &Reply::Refused { jail, fault }, &[]),
         }
     }

@@ -6,6 +6,7 @@
 //!   something is to come    the stage is a copy of init, which tells it when that is attached
 //! ```
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Seek as _, copy};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,10 +41,11 @@ pub(crate) struct Go {
 /// The stage, as init sees it.
 pub(super) enum Stage {
     Waiting(Waiting),
-    /// It has heard from the launcher, and has become the command or failed to.
+    /// It has become the command the launcher told it, has failed to, or never heard.
     Left {
         pid: Pid,
         outcome: Outcome,
+        heard: bool,
         lent: Vec<OwnedFd>,
     },
 }
@@ -62,7 +64,9 @@ pub(super) fn fork(shape: &Shape, birthplace: &Birthplace) -> Result<Stage, Faul
             .at("make the stage's socket")?;
     let (outcome, inner_outcome) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
     match sys::fork().at("fork the stage")? {
-        Forked::Child => wait(&inner_socket, &inner_outcome, None, shape, birthplace),
+        Forked::Child => {
+            wait(&inner_socket, &inner_outcome, None, &Cell::new(false), shape, birthplace)
+        }
         Forked::Parent { pid } => {
             Ok(Stage::Waiting(Waiting { pid: number(pid)?, socket, outcome: Outcome(outcome) }))
         }
@@ -80,10 +84,11 @@ pub(super) fn lend(
 ) -> Result<Stage, Fault> {
     let (outcome, inner_outcome) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
     let way_in = workspace.as_ref().map(AsFd::as_fd);
-    let pid = sys::vfork(|| wait(&socket, &inner_outcome, way_in, shape, birthplace))
+    let heard = Cell::new(false);
+    let pid = sys::vfork(|| wait(&socket, &inner_outcome, way_in, &heard, shape, birthplace))
         .at("fork the stage")?;
     let lent = std::iter::once(socket).chain(workspace).collect();
-    Ok(Stage::Left { pid: number(pid)?, outcome: Outcome(outcome), lent })
+    Ok(Stage::Left { pid: number(pid)?, outcome: Outcome(outcome), heard: heard.get(), lent })
 }
 
 fn number(pid: u32) -> Result<Pid, Fault> {
@@ -116,6 +121,7 @@ fn wait(
     socket: &OwnedFd,
     outcome: &OwnedFd,
     workspace: Option<BorrowedFd<'_>>,
+    heard: &Cell<bool>,
     shape: &Shape,
     birthplace: &Birthplace,
 ) -> ! {
@@ -149,6 +155,7 @@ fn wait(
         Ok(None) => sys::exit(1),
         Err(error) => fail(outcome, &error),
     };
+    heard.set(true);
     let late = Late { walls: (!closed_early).then_some(&walls), filter: strict.then_some(filter) };
     become_command(&go, descriptors, workspace, &late, outcome)
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::house::eventually;
-use jail::{Engine, Jail, Pool};
+use jail::{Access, Command, Engine, Exit, Jail, Pool, Profile, Stdin, Stdio, Tree};
 
 use super::{engine, run, sh};
 
@@ -26,6 +26,64 @@ async fn a_warm_start_uses_a_blank_and_another_is_made() {
     let (said, outcome) = run(&engine, sh("echo $$; id -u; hostname")).await;
     assert_eq!((said.as_str(), outcome.exit_code()), ("2\n1000\njail\n", 0));
     settled(&engine, 2).await;
+    engine.shutdown().await;
+}
+
+/// The code goes into the workspace before, also where commands may not write, cold and warm.
+#[tokio::test]
+async fn code_is_there_and_what_is_closed_stays_closed() {
+    let engine = engine(Pool { size: 2, reserve_bytes: 0 }).await;
+    for profile in [Profile::Standard, Profile::Strict] {
+        for access in [Access::ReadOnly, Access::ReadWrite] {
+            let start = |script: &str| {
+                sh(script).profile(profile).workspace(Tree::Fresh { bytes: 1 << 20, access })
+            };
+            let look = "cat code.sh; echo more 2>/dev/null > more && echo written";
+            for _ in 0..3 {
+                let (said, _) = run(&engine, start(look).code("code.sh", "exit 7\n")).await;
+                let written = if access == Access::ReadWrite { "written\n" } else { "" };
+                assert_eq!(said, format!("exit 7\n{written}"), "{profile:?} {access:?}");
+                let (said, _) = run(&engine, start("ls -A; . ./code.sh")).await;
+                assert!(said.contains("code.sh") && !said.contains("exit"), "{said}");
+            }
+        }
+    }
+    // Where no command comes first, too.
+    let running = Jail::idle().code("code.sh", "exit 7\n").spawn(&engine).await.unwrap();
+    let command = Command {
+        program: "/bin/sh".to_owned(),
+        arguments: vec!["/workspace/code.sh".to_owned()],
+        environment: Vec::new(),
+        directory: "/".to_owned(),
+    };
+    let mut process =
+        running.jail.start(command, Stdio::Pipes { stdin: Stdin::Empty }).await.unwrap();
+    assert_eq!(process.wait().await, Exit::Code(7));
+    engine.shutdown().await;
+}
+
+fn lives(pid: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[tokio::test]
+async fn an_init_that_is_alone_ends_soon_and_one_that_is_not_at_once() {
+    let engine = engine(Pool::NONE).await;
+    for script in ["exit 0", "sleep 2323 >/dev/null 2>&1 & exit 0", "head -c 4m /dev/zero > /tmp/f"]
+    {
+        let mut running = sh(script).spawn(&engine).await.unwrap();
+        let outcome = running.jail.wait(Duration::from_secs(10)).await;
+        assert_eq!(outcome.exit_code(), 0);
+        // Killed already, or told to.
+        running.jail.gone().await;
+        assert!(e2e::leftovers::processes("sleep 2323").is_empty());
+        let mut running = sh(script).spawn(&engine).await.unwrap();
+        let pid = running.jail.pid();
+        running.jail.wait(Duration::from_secs(10)).await;
+        drop(running);
+        eventually("its init is gone", async || !lives(pid)).await;
+        assert!(e2e::leftovers::processes("sleep 2323").is_empty());
+    }
     engine.shutdown().await;
 }
 
