@@ -1,31 +1,25 @@
 //! From a shape to a blank jail, and from a blank jail and a spec to one that is about to run.
 
+mod trees;
+
 use std::cell::RefCell;
 use std::fs;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
-use sys::{Birth, Instruction, MountAttributes, Namespaces, Reach, Side};
+use sys::{Birth, Instruction, Namespaces, Side};
 
 use crate::cgroup::{Driver, Group};
 use crate::init::confine::LANDLOCK_STEP;
 use crate::init::stage::Go;
-use crate::message::{
-    Access, Assignment, At as _, Enforcement, Fault, Knock, Layers, MOST_LAYERS, Profile, Spec,
-    Tree,
-};
+use crate::message::{Assignment, At as _, Enforcement, Fault, Knock, Profile, Spec};
 use crate::mutation::{Protection, keeps};
 use crate::seccomp::{UnixSockets, filter};
 use crate::shape::{FilterKind, Shape};
 use crate::template::USER_ID;
 use crate::{fault, init, template, wire};
-
-/// Owners remembered; a server gives its jails directories of one or two.
-const MAX_OWNER_MAPS: usize = 16;
 
 /// What every birth needs, made once.
 pub(crate) struct Birthplace {
@@ -246,100 +240,6 @@ impl Birthplace {
         }
         let user = rustix::thread::Uid::from_raw(user);
         rustix::thread::set_thread_res_uid(None, user, None).at("change the effective user")
-    }
-
-    /// Detached copies of the host directories a spec names: image, workspace, output, flavors, layers.
-    fn trees(&self, spec: &Spec) -> Result<Vec<OwnedFd>, Fault> {
-        let owner = if self.root { (spec.host_id, spec.host_id) } else { self.own };
-        let mut trees = Vec::new();
-        if let Some(image) = &spec.image {
-            trees.push(self.host_tree(image, Access::ReadOnly, owner)?);
-        }
-        for tree in [&spec.workspace, &spec.output] {
-            if let Tree::Host { path, access } = tree {
-                trees.push(self.host_tree(path, *access, owner)?);
-            }
-        }
-        for (_, path) in &spec.flavors {
-            trees.push(self.host_tree(path, Access::ReadOnly, owner)?);
-        }
-        if let Some(Layers { lower, upper }) = &spec.layers {
-            if lower.len() > MOST_LAYERS {
-                return Err(rustix::io::Errno::TOOBIG).at("mount the layers");
-            }
-            // Its owner is whoever keeps it; the trees in it are the jail's.
-            trees.push(Self::as_it_is(upper, Access::ReadWrite)?);
-            for path in lower {
-                trees.push(Self::as_it_is(path, Access::ReadOnly)?);
-            }
-        }
-        Ok(trees)
-    }
-
-    /// A detached copy of a directory, with its owners as they are.
-    fn as_it_is(path: &Path, access: Access) -> Result<OwnedFd, Fault> {
-        fault::inject("tree")?;
-        let tree = template::detached(path)?;
-        let mut restrictions = MountAttributes::NO_SUID.and(MountAttributes::NO_DEVICES);
-        if access == Access::ReadOnly {
-            restrictions = restrictions.and(MountAttributes::READ_ONLY);
-        }
-        sys::restrict_mount(&tree, restrictions, Reach::One)
-            .at(format!("restrict the mount of {}", path.display()))?;
-        Ok(tree)
-    }
-
-    fn host_tree(&self, path: &Path, access: Access, jail: Owner) -> Result<OwnedFd, Fault> {
-        let tree = Self::as_it_is(path, access)?;
-        let status = rustix::fs::fstat(&tree).at("look at a directory")?;
-        let owner = (status.st_uid, status.st_gid);
-        // Without root a mount cannot be mapped: then the files must be the user's own as they are.
-        let fits = if self.root { owner == jail } else { owner.0 == jail.0 };
-        if !fits {
-            let mapped = self.owner_map((owner, jail)).and_then(|map| {
-                sys::map_owner(&tree, &map).at(format!(
-                    "give the jail's user the files of {} (they belong to somebody else)",
-                    path.display()
-                ))
-            });
-            // Without the mapping a read-only tree still shows what all may read.
-            if access == Access::ReadWrite {
-                mapped?;
-            }
-        }
-        Ok(tree)
-    }
-
-    /// A user namespace that maps a directory's owner to a jail's user, for an id-mapped mount.
-    fn owner_map(&self, mapping: Mapping) -> Result<OwnedFd, Fault> {
-        let mut maps = self.owner_maps.borrow_mut();
-        if let Some((_, map)) = maps.iter().find(|(known, _)| *known == mapping) {
-            return map.try_clone().at("copy a descriptor");
-        }
-        let (owner, jail) = mapping;
-        let birth = Birth { namespaces: Namespaces::USER, cgroup: None };
-        let (pid, child) = match sys::clone3(&birth).at("clone into a user namespace")? {
-            Side::Child => loop {
-                let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-                // Holds the namespace until its parent has it, and has killed us.
-                let _ = rustix::event::poll(&mut [], None);
-            },
-            Side::Parent { pid, child } => (pid, child),
-        };
-        let opened = write_map(pid, "uid_map", owner.0, jail.0)
-            .and_then(|()| write_map(pid, "gid_map", owner.1, jail.1))
-            .and_then(|()| {
-                let path = format!("/proc/{pid}/ns/user");
-                openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-                    .at("open a user namespace")
-            });
-        kill(&child);
-        let opened = opened?;
-        if maps.len() == MAX_OWNER_MAPS {
-            maps.remove(0);
-        }
-        maps.push((mapping, opened.try_clone().at("copy a descriptor")?));
-        Ok(opened)
     }
 }
 
