@@ -210,6 +210,12 @@ pub(super) fn with_permission(envelope: Envelope, params: Value) -> Envelope {
     envelope.with("params", &params)
 }
 
+/// Whether an answer says nothing but that there is none.
+pub(super) fn cancels(envelope: &Envelope) -> bool {
+    let outcome = &envelope.member("result")["outcome"];
+    outcome["outcome"] == "cancelled" || *outcome == "cancelled"
+}
+
 /// An answer to a permission request, in ACP's words whatever words the client used.
 pub(super) fn permission(envelope: Envelope, options: &Value) -> Envelope {
     let result = envelope.member("result");

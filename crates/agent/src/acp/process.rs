@@ -379,6 +379,7 @@ impl Owner {
             }
         });
         let ended = ended.unwrap_or(Ended { code: None, signal: None });
+        self.spawned.end_strays().await;
         self.tell_the_end(ended).await;
     }
 

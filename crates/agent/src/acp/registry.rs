@@ -186,6 +186,12 @@ impl Servers {
     /// Ends a server, if there is one. It is gone at once; its agent goes in a moment.
     pub(super) async fn remove(&self, id: &str) -> Result<(), Problem> {
         let context = Arc::clone(self.context().await?);
+        let shared = self.table().get(id).filter(|server| server.agent.is_none()).cloned();
+        if let Some(server) = shared {
+            // Others may be there; and whoever leaves may come back to its sessions.
+            self.inner.tasks.spawn(async move { server.stop_if_left().await });
+            return Ok(());
+        }
         let Some(server) = self.table().remove(id) else { return Ok(()) };
         let key = server.key;
         self.inner.tasks.spawn(async move { server.close().await });

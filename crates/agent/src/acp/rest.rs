@@ -293,16 +293,26 @@ fn parsed(text: Option<&str>) -> Value {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| json!([]))
 }
 
-/// A session by its id. One that nobody knows is what the Python client calls the newest session before it
-/// has told us so.
+/// A session by its id.
 async fn find(app: &App, id: &str) -> Result<SessionRow, Problem> {
-    let journal = &app.servers.context().await?.journal;
-    if let Some(row) = journal.session(id.to_owned()).await? {
-        return Ok(row);
-    }
+    // The Python client makes names like this for its sessions, and never tells.
     let made_by_a_client = id.len() == 36 && id.bytes().filter(|byte| *byte == b'-').count() == 4;
-    let named = if made_by_a_client { journal.name_the_newest(id.to_owned()).await? } else { None };
-    named.ok_or_else(|| Problem::session_not_found(id))
+    if made_by_a_client {
+        return find_or_name(app, id).await;
+    }
+    let journal = &app.servers.context().await?.journal;
+    let found = journal.session(id.to_owned()).await?;
+    found.ok_or_else(|| Problem::session_not_found(id))
+}
+
+/// The same, where a name that nobody knows is what the Python client calls the newest session.
+async fn find_or_name(app: &App, id: &str) -> Result<SessionRow, Problem> {
+    let journal = &app.servers.context().await?.journal;
+    let found = match journal.session(id.to_owned()).await? {
+        Some(row) => Some(row),
+        None => journal.name_the_newest(id.to_owned()).await?,
+    };
+    found.ok_or_else(|| Problem::session_not_found(id))
 }
 
 /// What to set.
@@ -314,7 +324,7 @@ enum Setting<'a> {
 }
 
 async fn set(app: &App, id: &str, setting: Setting<'_>) -> Result<axum::Json<Value>, Problem> {
-    let row = find(app, id).await?;
+    let row = find_or_name(app, id).await?;
     let server = app.servers.by_key(row.server).await?;
     let server = server.ok_or_else(|| Problem::conflict("the session's server has been ended"))?;
     let (method, params) = ask(&row, &setting)?;

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -33,6 +34,13 @@ use crate::problem::{Code, Problem};
 use crate::processes::Spawner;
 use crate::settings::Settings;
 use crate::wire::now_ms;
+
+/// How long the end of a client's stream may take to be seen.
+const LEAVING: Duration = Duration::from_millis(300);
+
+/// How long a cancellation waits for another client's answer. Of several, each is shown what the agent asks, and
+/// one that does not know what to say cancels at once.
+const SECOND_VOICE: Duration = Duration::from_secs(1);
 
 /// What all servers share.
 #[derive(Debug)]
@@ -126,6 +134,9 @@ impl Server {
             }
             (Kind::Response, _) => {
                 let id = envelope.id_text().unwrap_or_default();
+                if self.agent.is_none() && dialect::cancels(&envelope) && self.feed.readers() > 1 {
+                    tokio::time::sleep(SECOND_VOICE).await;
+                }
                 // To something that is over: nothing that a client could do about it.
                 if let Some(process) = self.alive().await.into_iter().find(|process| process.asked(&id)) {
                     process.notify(envelope).await;
@@ -365,6 +376,16 @@ impl Server {
         self.closed.cancel();
         self.stop().await;
         self.feed.close();
+    }
+
+    /// Ends the agents of a shared server if its last client has left.
+    pub(super) async fn stop_if_left(&self) {
+        // It has closed its stream by now, but we may not have seen it yet.
+        tokio::time::sleep(LEAVING).await;
+        let busy = self.alive().await.iter().any(|process| process.is_busy());
+        if self.feed.readers() == 0 && !busy {
+            self.stop().await;
+        }
     }
 
     /// Ends agents that nobody asks and nobody listens to.

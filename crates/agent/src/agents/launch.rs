@@ -105,7 +105,11 @@ impl Launch {
                     env.entry("GEMINI_MODEL".to_owned()).or_insert_with(|| "gemini-2.5-flash".to_owned());
                 }
             }
-            "pi" => pi(env, &self.home),
+            "pi" => {
+                let program = self.data.join("pi").display().to_string();
+                env.entry("PI_ACP_PI_COMMAND".to_owned()).or_insert(program);
+                pi(env, &self.home);
+            }
             _ => {}
         }
     }
@@ -144,7 +148,7 @@ fn opencode(env: &mut BTreeMap<String, String>) {
     }
 }
 
-/// pi reads base URLs from a file of its own, which is made if it is not there.
+/// pi reads base URLs from a file of its own, which is made if it is not there, or was made by us.
 fn pi(env: &BTreeMap<String, String>, home: &Path) {
     let home = env.get("HOME").map_or(home, |home| Path::new(home.as_str()));
     let file = home.join(".pi/agent/models.json");
@@ -155,7 +159,7 @@ fn pi(env: &BTreeMap<String, String>, home: &Path) {
             providers.insert(provider.to_owned(), json!({ "baseUrl": url }));
         }
     }
-    if providers.is_empty() || file.exists() {
+    if providers.is_empty() || std::fs::read(&file).is_ok_and(|text| !is_ours(&text)) {
         return;
     }
     let text = json!({ "providers": providers }).to_string();
@@ -164,6 +168,17 @@ fn pi(env: &BTreeMap<String, String>, home: &Path) {
     if let Err(error) = made.and_then(|()| std::fs::write(&file, text)) {
         tracing::warn!(%error, "{} could not be written", file.display());
     }
+}
+
+/// Whether a file says no more than where providers are.
+fn is_ours(text: &[u8]) -> bool {
+    let config: serde_json::Value = serde_json::from_slice(text).unwrap_or_default();
+    let only = |value: &serde_json::Value, name: &str| {
+        value.as_object().is_some_and(|all| all.keys().all(|key| key == name))
+    };
+    let providers = config["providers"].as_object();
+    only(&config, "providers")
+        && providers.is_some_and(|all| all.values().all(|provider| only(provider, "baseUrl")))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 
@@ -27,7 +28,7 @@ use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 use super::tree;
-use crate::blocking::watched;
+use crate::blocking::{blocking, watched};
 use crate::problem::{Code, Problem};
 
 /// Starts that may wait for a thread.
@@ -205,7 +206,9 @@ fn start(order: Order, reaper: &TaskTracker, limits: Rlimit) -> Result<Spawned, 
     let failed = |source| SpawnError::Os { command: order.command.clone(), source };
     #[expect(clippy::disallowed_methods, reason = "the sandbox agent's one place that starts programs")]
     let mut command = Command::new(program);
+    let mark = mark().map_err(failed)?;
     command.arg0(&order.command).args(&order.args).env_clear().envs(&order.env);
+    command.env(tree::MARK, &mark);
     if let Some(cwd) = &order.cwd {
         command.current_dir(cwd);
     }
@@ -225,13 +228,22 @@ fn start(order: Order, reaper: &TaskTracker, limits: Rlimit) -> Result<Spawned, 
     let exit = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
     let exit = exit.and_then(watched);
     match exit {
-        Ok(exit) => Ok(Spawned { pid, exit: Some(exit), reaper: reaper.clone() }),
+        Ok(exit) => {
+            Ok(Spawned { pid, exit: Some(exit), mark, killed: AtomicBool::new(false), reaper: reaper.clone() })
+        }
         Err(error) => {
             tree::kill(pid, Signal::KILL);
             let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
             Err(failed(error))
         }
     }
+}
+
+/// What nobody else has.
+fn mark() -> io::Result<String> {
+    let mut bytes = [0_u8; 12];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn check_text(order: &Order) -> Result<(), SpawnError> {
@@ -308,6 +320,10 @@ pub(crate) struct Spawned {
     pid: Pid,
     /// Its pidfd, until it has been reaped.
     exit: Option<AsyncFd<OwnedFd>>,
+    /// In its environment, and so in that of all it starts.
+    mark: String,
+    /// Whether all of it is to end.
+    killed: AtomicBool,
     reaper: TaskTracker,
 }
 
@@ -325,13 +341,23 @@ impl Spawned {
         let Some(exit) = &self.exit else { return Err(io::Error::other("reaped already")) };
         let ended = reap(exit).await?;
         self.exit = None;
+        if self.killed.load(Ordering::Relaxed) {
+            self.end_strays().await;
+        }
         Ok(ended)
+    }
+
+    /// Kills what it has started and what has left it: daemons.
+    pub(crate) async fn end_strays(&self) {
+        let mark = self.mark.clone();
+        blocking(move || tree::kill_marked(&mark)).await;
     }
 
     /// Sends a signal to the process, its group, and what descends from it. Not once it is reaped: the
     /// number may be another's by then.
     pub(crate) fn signal(&self, signal: Signal) {
         if self.exit.is_some() {
+            self.killed.fetch_or(signal == Signal::KILL, Ordering::Relaxed);
             tree::kill(self.pid, signal);
         }
     }
@@ -353,7 +379,11 @@ impl Drop for Spawned {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
         if let Some(exit) = self.exit.take() {
-            self.reaper.spawn(async move { reap(&exit).await });
+            let mark = std::mem::take(&mut self.mark);
+            self.reaper.spawn(async move {
+                drop(reap(&exit).await);
+                blocking(move || tree::kill_marked(&mark)).await;
+            });
         }
     }
 }

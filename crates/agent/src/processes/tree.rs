@@ -19,6 +19,37 @@ pub(crate) fn kill(pid: Pid, signal: Signal) {
     }
 }
 
+/// The variable by which what descends from a process is known wherever it has gone.
+pub(super) const MARK: &str = "SANDBOX_AGENT_PROCESS";
+
+/// How often strays are looked for again: one may be starting another just then.
+const ROUNDS: usize = 20;
+
+/// Kills all that bears a mark: daemons that have left their group, their session and their parent.
+pub(super) fn kill_marked(mark: &str) {
+    let wanted = format!("{MARK}={mark}");
+    for _ in 0..ROUNDS {
+        let marked: Vec<Pid> = everybody().filter(|pid| bears(*pid, wanted.as_bytes())).collect();
+        if marked.is_empty() {
+            return;
+        }
+        for pid in marked {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+fn everybody() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+}
+
+fn bears(pid: Pid, mark: &[u8]) -> bool {
+    // Nobody's but ours can be read, and a zombie has none.
+    let environ = fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+    environ.split(|byte| *byte == 0).any(|variable| variable == mark)
+}
+
 /// Stops, or lets go on, all that descends from this process.
 pub(crate) fn freeze(signal: Signal) -> usize {
     let below = descendants(rustix::process::getpid());
