@@ -1,11 +1,14 @@
 //! Build chores: `cargo xtask COMMAND`. What `.ci/run` does and what a laptop does are the same.
 
+mod compat;
 mod demo;
 mod fuzz;
+mod sandbox;
 mod schemathesis;
 mod setup;
 mod tidy;
 mod vm;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -20,7 +23,9 @@ cargo xtask COMMAND
   bench   measure what we claim beside its peers; writes docs/benchmarks.md
   fuzz    coverage-guided fuzzing, 60 s a target or as many as a second word says
   vm-test the engine's tests on cgroup v2, in a guest (QEMU)
-  gen     write what is generated from the program: docs/reference/openapi.json
+  gen     write what is generated from the programs: the OpenAPI documents in docs/reference
+  web     build the inspector, which the sandbox agent then has in it
+  agents  install real coding agents from npm and let them work against a stand-in model
 ";
 
 fn main() -> ExitCode {
@@ -30,6 +35,8 @@ fn main() -> ExitCode {
         Some("test" | "ci") => test(),
         Some("bench") => bench(),
         Some("gen") => generate(),
+        Some("web") => web::build(),
+        Some("agents") => build_for_tests().and_then(|()| compat::agents()),
         Some("fuzz") => fuzz::fuzz(fuzz::Length::Seconds(seconds())),
         Some("vm-test") => vm::test(),
         _ => {
@@ -55,6 +62,7 @@ fn seconds() -> u64 {
 fn test() -> anyhow::Result<()> {
     setup::for_tests()?;
     cargo(&["fmt", "--all", "--check"])?;
+    web::check()?;
     cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])?;
     run(cargo_command(&["doc", "--workspace", "--no-deps", "--quiet"])
         .env("RUSTDOCFLAGS", "-D warnings"))?;
@@ -62,7 +70,10 @@ fn test() -> anyhow::Result<()> {
     build_for_tests()?;
     cargo(&["test", "--workspace", "--exclude", "e2e"])?;
     cargo(&["test", "--package", "e2e"])?;
-    schemathesis::check()?;
+    schemathesis::control_plane()?;
+    schemathesis::sandbox_agent()?;
+    compat::clients()?;
+    web::browser()?;
     fuzz::fuzz(fuzz::Length::Runs(RUNS_IN_TESTS))?;
     sdk()?;
     say("everything passed");
@@ -77,7 +88,7 @@ pub(crate) fn build_for_tests() -> anyhow::Result<()> {
     let directory = target().join("debug");
     cargo(&["build", "--package", "agentjail", "--features", "mutations"])?;
     std::fs::copy(directory.join("agentjail"), directory.join("agentjail-mutations"))?;
-    cargo(&["build", "--package", "agentjail"])
+    cargo(&["build", "--package", "agentjail", "--package", "sandbox-agent"])
 }
 
 fn sdk() -> anyhow::Result<()> {
@@ -91,16 +102,22 @@ fn sdk() -> anyhow::Result<()> {
 
 fn bench() -> anyhow::Result<()> {
     setup::for_benches()?;
+    web::build()?;
     cargo(&["build", "--release", "--package", "agentjail", "--package", "bench"])?;
+    // By itself: built beside the others it would have what only they need.
+    cargo(&["build", "--release", "--package", "sandbox-agent"])?;
     run(&mut command(target().join("release/bench")))
 }
 
 fn generate() -> anyhow::Result<()> {
-    cargo(&["build", "--package", "agentjail"])?;
-    let output = command(target().join("debug/agentjail")).arg("openapi").output()?;
-    let file = root().join("docs/reference/openapi.json");
-    std::fs::write(&file, output.stdout)
-        .with_context(|| format!("could not write {}", file.display()))
+    cargo(&["build", "--package", "agentjail", "--package", "sandbox-agent"])?;
+    for (program, page) in [("agentjail", "openapi.json"), ("sandbox-agent", "sandbox-agent.json")] {
+        let output = command(target().join("debug").join(program)).arg("openapi").output()?;
+        let file = root().join("docs/reference").join(page);
+        std::fs::write(&file, output.stdout)
+            .with_context(|| format!("could not write {}", file.display()))?;
+    }
+    Ok(())
 }
 
 /// The repository.

@@ -1,11 +1,13 @@
 //! The OpenAPI document against the real server: thousands of requests made from the one, sent to the other.
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use crate::sandbox::Sandbox;
 use crate::{command, run, say, target};
 
 /// As published.
@@ -26,21 +28,9 @@ impl Drop for Server {
     }
 }
 
-/// Makes requests of the document, and judges the answers.
-pub(crate) fn check() -> anyhow::Result<()> {
-    let home = target().join("schemathesis");
-    let program = home.join("bin/schemathesis");
-    if !program.exists() {
-        say("installing schemathesis");
-        run(command("python3").args(["-m", "venv"]).arg(&home))?;
-        run(command(home.join("bin/pip")).args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            PACKAGE,
-        ]))?;
-    }
-    let state = home.join("state");
+/// Makes requests of the control plane's document, and judges the answers.
+pub(crate) fn control_plane() -> anyhow::Result<()> {
+    let state = home().join("state");
     if state.exists() {
         std::fs::remove_dir_all(&state)?;
     }
@@ -55,12 +45,52 @@ pub(crate) fn check() -> anyhow::Result<()> {
         .context("could not start the server")?;
     let _server = Server(server);
     wait_for(&api)?;
+    judge(&format!("http://{api}"), "r", &[])
+}
+
+/// The same of the sandbox agent's. It may do what it likes below a directory of its own.
+pub(crate) fn sandbox_agent() -> anyhow::Result<()> {
+    let root = home().join("root");
+    if root.exists() {
+        std::fs::remove_dir_all(&root)?;
+    }
+    std::fs::create_dir_all(&root)?;
+    let flags = ["--require-preinstall", "--npm-registry", "http://127.0.0.1:1", "--root"];
+    let root = root.display().to_string();
+    let server = Sandbox::start(&[&flags[..], &[&root]].concat())?;
+    // Operations that end the server, and streams that have no end.
+    let left_out = [
+        "--exclude-path", "/v1/sandbox/kill", "--exclude-path", "/v1/sandbox", "--exclude-path", "/v1/fs/watch",
+        "--exclude-operation-id", "acp_stream",
+    ];
+    judge(&server.url(), Sandbox::TOKEN, &left_out)
+}
+
+fn home() -> PathBuf {
+    target().join("schemathesis")
+}
+
+fn judge(url: &str, token: &str, more: &[&str]) -> anyhow::Result<()> {
+    let home = home();
+    let program = home.join("bin/schemathesis");
+    if !program.exists() {
+        say("installing schemathesis");
+        run(command("python3").args(["-m", "venv"]).arg(&home))?;
+        run(command(home.join("bin/pip")).args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            PACKAGE,
+        ]))?;
+    }
+    let header = format!("Authorization: Bearer {token}");
     run(command(&program)
-        .args(["run", &format!("http://{api}/openapi.json"), "-H", "Authorization: Bearer r"])
+        .args(["run", &format!("{url}/openapi.json"), "-H", &header])
         .args(["--phases", "examples,coverage,fuzzing,stateful", "-n", "40", "-w", "1"])
         .args(["--generation-deterministic", "--no-shrink", "--continue-on-failure"])
         .args(["--request-timeout", "40", "--suppress-health-check", "all", "--no-color"])
         .args(["--checks", CHECKS])
+        .args(more)
         // It keeps notes where it stands.
         .current_dir(&home))
 }

@@ -9,8 +9,9 @@ use crate::{command, run, say};
 /// A program, and the Debian packages that bring it.
 type Need = (&'static str, &'static [&'static str]);
 
-const TESTS: [Need; 14] = [
+const TESTS: [Need; 15] = [
     ("git", &["git"]),
+    ("/usr/bin/chromium", &["chromium"]),
     ("openssl", &["openssl"]),
     ("/usr/sbin/mkfs.xfs", &["xfsprogs"]),
     ("/usr/sbin/mkfs.btrfs", &["btrfs-progs"]),

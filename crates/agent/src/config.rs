@@ -37,6 +37,13 @@ pub struct Config {
     pub grace: Duration,
 }
 
+impl Config {
+    /// What lasts no longer than a server: logs of processes, names of files that are being replaced.
+    pub fn scratch(&self) -> PathBuf {
+        self.data.join("scratch")
+    }
+}
+
 /// Web pages of other origins that may call.
 #[derive(Debug, Clone, Default)]
 pub struct Cors {

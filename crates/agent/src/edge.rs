@@ -63,8 +63,8 @@ fn check_host(config: &Config, request: &Request) -> Result<(), Problem> {
     let is_local = name == "localhost" || name.ends_with(".localhost");
     let configured =
         config.hosts.iter().any(|host| host == "*" || host.eq_ignore_ascii_case(&name));
-    // On all addresses it was meant to be reached by names we cannot know; there the token decides.
-    let open = config.address.ip().is_unspecified() && config.token.is_some();
+    // On all addresses it was meant to be reached by names we cannot know.
+    let open = config.address.ip().is_unspecified();
     if is_address || is_local || configured || open {
         return Ok(());
     }

@@ -7,6 +7,7 @@ mod archive;
 mod batch;
 mod error;
 mod list;
+mod pending;
 mod read;
 mod root;
 pub(crate) mod routes;
@@ -17,4 +18,6 @@ mod watch;
 mod wire;
 mod write;
 
+pub use pending::sweep;
+pub(crate) use pending::Pending;
 pub(crate) use root::Root;

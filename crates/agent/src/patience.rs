@@ -29,13 +29,29 @@ pub(crate) async fn answer<T: Serialize + Send + 'static>(
     answer_or(work, Problem::body).await
 }
 
+/// The same, with a first sign of life after another time.
+pub(crate) async fn answer_after<T: Serialize + Send + 'static>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<Response, Problem> {
+    respond(patience, work, Problem::body).await
+}
+
 /// The same, where a problem that shows up later is told in other words.
 pub(crate) async fn answer_or<T: Serialize + Send + 'static, L: Serialize + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
     late: impl Fn(&Problem) -> L + Send + 'static,
 ) -> Result<Response, Problem> {
+    respond(HEAD, work, late).await
+}
+
+async fn respond<T: Serialize + Send + 'static, L: Serialize + 'static>(
+    patience: Duration,
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+    late: impl Fn(&Problem) -> L + Send + 'static,
+) -> Result<Response, Problem> {
     let mut work: Work<T> = Box::pin(work);
-    match timeout(HEAD, work.as_mut()).await {
+    match timeout(patience, work.as_mut()).await {
         Ok(Ok(value)) => Ok(axum::Json(value).into_response()),
         Ok(Err(problem)) => Err(problem),
         Err(_) => {

@@ -12,7 +12,7 @@ use crate::acp::{self, Servers};
 use crate::agents::{self, Agents};
 use crate::app::{App, router};
 use crate::config::Config;
-use crate::files::Root;
+use crate::files::{Pending, Root};
 use crate::processes::{Processes, Spawner, shield_is_free};
 use crate::settings::Settings;
 
@@ -58,12 +58,12 @@ fn prepare(
     bound: SocketAddr,
     stop: CancellationToken,
 ) -> Result<(App, Spawner), ServeError> {
-    let root = config.root.clone();
-    let files = Root::open(&root, &config.home)
+    let (root, scratch) = (config.root.clone(), config.scratch());
+    let failed = |source| ServeError::Prepare { path: scratch.clone(), source };
+    private_directory(&scratch).map_err(failed)?;
+    let pending = Pending::open(&scratch).map_err(failed)?;
+    let files = Root::open(&root, &config.home, pending)
         .map_err(|source| ServeError::Root { path: root, source })?;
-    let scratch = config.data.join("scratch");
-    private_directory(&scratch)
-        .map_err(|source| ServeError::Prepare { path: scratch.clone(), source })?;
     let spawner = Spawner::start(config.shield || shield_is_free()).map_err(ServeError::Start)?;
     let environment = Arc::new(config.environment.clone());
     let home = files.home().to_owned();

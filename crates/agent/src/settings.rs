@@ -89,16 +89,9 @@ impl Settings {
         file::write(directory.to_owned(), what.file(), all).await
     }
 
-    /// Servers for tools as they are kept: an object of names, or `{servers}` with one.
+    /// Servers for tools as they are kept: an object of names, or `{servers}` with one, or with a list.
     pub(crate) fn checked_mcp(body: Value) -> Result<Value, Problem> {
-        let nested = body.get("servers").or(body.get("mcpServers"));
-        let Some(servers) = nested.unwrap_or(&body).as_object() else {
-            return Err(Problem::invalid("servers must be an object of names"));
-        };
-        for server in servers.values() {
-            mcp::checked(server.clone())?;
-        }
-        Ok(body)
+        if body.is_object() { Ok(body) } else { Err(Problem::invalid("the body must be a JSON object")) }
     }
 
     /// Skills as they are kept.
@@ -115,9 +108,12 @@ impl Settings {
         environment: &Environment,
     ) -> Vec<Value> {
         let mut servers = Vec::new();
-        if let Some(Value::Object(own)) = own {
-            let nested = own.get("servers").or(own.get("mcpServers")).and_then(Value::as_object);
-            mcp::for_an_agent(nested.unwrap_or(&own), environment, &mut servers);
+        if let Some(own) = own {
+            let nested = own.get("servers").or(own.get("mcpServers")).is_some();
+            // As what is configured without a name is read.
+            let whole = Map::from_iter([(DEFAULT.to_owned(), own.clone())]);
+            let all = if nested { whole } else { own.as_object().cloned().unwrap_or_default() };
+            mcp::for_an_agent(&all, environment, &mut servers);
         }
         for directory in self.places(cwd) {
             match self.all(What::Mcp, &directory).await {

@@ -1,11 +1,13 @@
 //! What we claim, measured: each figure beside its peers, interleaved, in one run.
 //!
-//! Prints a table and writes `docs/benchmarks.md`; with a section's name (`jails`, `runs`, `snapshots`, `proxy`), only
+//! Prints a table and writes `docs/benchmarks.md`; with a section's name (`jails`, `runs`, `snapshots`, `proxy`, `sandbox`), only
 //! prints that. A peer that is not installed is said to be missing.
 
 mod jails;
+mod peer;
 mod proxy;
 mod runs;
+mod sandbox;
 mod snapshots;
 mod table;
 
@@ -43,6 +45,9 @@ fn measure() -> anyhow::Result<()> {
         }
         if wanted("proxy") {
             proxy::measure(&mut report).await?;
+        }
+        if wanted("sandbox") {
+            sandbox::measure(&mut report).await?;
         }
         anyhow::Ok(())
     })?;

@@ -114,7 +114,10 @@ pub(crate) fn server(access: Access, flags: Flags) -> anyhow::Result<ExitCode> {
     let (filter, log_dir) = (flags.log.clone(), flags.log_dir.clone());
     let (config, made) = configure(access, flags)?;
     match keeper::split()? {
-        keeper::Side::Ended(code) => return Ok(code),
+        keeper::Side::Ended(code) => {
+            agent::sweep_partial_files(&config.scratch());
+            return Ok(code);
+        }
         keeper::Side::Server => {}
     }
     logs::begin(&filter, log_dir.as_deref())?;

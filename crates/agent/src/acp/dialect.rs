@@ -131,7 +131,10 @@ async fn prompt(server: &Server, mut params: Value) -> Result<Value, Failed> {
     let envelope = Envelope::request("session/prompt", &asked);
     let (answer, said) = server.ask(&process, envelope, Publish::Asker, true).await?;
     let mut result = result(&answer)?;
-    result["content"] = said.into();
+    result["content"] = said.text.into();
+    if said.truncated {
+        result["truncated"] = true.into();
+    }
     result["error"] = Value::Null;
     Ok(result)
 }

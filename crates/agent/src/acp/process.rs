@@ -36,7 +36,7 @@ const STDERR_BYTES: usize = 2000;
 const OPEN_REQUESTS: usize = 1000;
 
 /// Text of an answer that is gathered for a client that wants it in one piece.
-const GATHERED: usize = 1024 * 1024;
+const GATHERED: usize = 16 * 1024 * 1024;
 
 /// How long an agent has to end by itself, and how long after SIGTERM.
 const AFTER_EOF: Duration = Duration::from_millis(300);
@@ -46,9 +46,16 @@ const AFTER_TERM: Duration = Duration::from_millis(700);
 #[derive(Debug)]
 pub(super) enum Answer {
     /// With an answer, under the client's id. With it what the agent said meanwhile, if that was wanted.
-    Came { envelope: Envelope, said: String },
+    Came { envelope: Envelope, said: Said },
     /// With the agent's end.
     Exited(Exit),
+}
+
+/// What an agent said in a turn, up to a limit.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) text: String,
+    pub(super) truncated: bool,
 }
 
 /// An agent's end.
@@ -107,7 +114,7 @@ struct Pending {
     params: Value,
     session: Option<String>,
     publish: Publish,
-    said: Option<String>,
+    said: Option<Said>,
     tell: oneshot::Sender<Answer>,
 }
 
@@ -243,7 +250,7 @@ impl AgentProcess {
                 params: light(&envelope),
                 session: envelope.session(),
                 publish,
-                said: gather.then(String::new),
+                said: gather.then(Said::default),
                 tell,
             };
             let number = state.last;
@@ -556,8 +563,11 @@ fn gather(shared: &Shared, session: &str, envelope: &Envelope) {
     let update = envelope.params()["update"].take();
     if update["sessionUpdate"] == "agent_message_chunk"
         && let Some(text) = update["content"]["text"].as_str()
-        && said.len() + text.len() <= GATHERED
     {
-        said.push_str(text);
+        // Once it is full it stays so: no hole in the middle.
+        said.truncated |= said.text.len() + text.len() > GATHERED;
+        if !said.truncated {
+            said.text.push_str(text);
+        }
     }
 }

@@ -240,6 +240,7 @@ pub(crate) async fn set_mcp(
     Path(id): Path<String>,
     Json(body): Json<Value>,
 ) -> Result<StatusCode, Problem> {
+    find(&app, &id).await?;
     set_own(&app, &id, Some(Settings::checked_mcp(body)?), None).await
 }
 
@@ -261,6 +262,7 @@ pub(crate) async fn set_skills(
     Path(id): Path<String>,
     Json(body): Json<Value>,
 ) -> Result<StatusCode, Problem> {
+    find(&app, &id).await?;
     set_own(&app, &id, None, Some(Settings::checked_skills(body)?)).await
 }
 

@@ -26,7 +26,7 @@ use super::dialect;
 use super::envelope::{Envelope, INTERNAL, Kind, NO_SUCH_RESOURCE, raw};
 use super::feed::Feed;
 use super::journal::{Journal, JournalError, ServerRow};
-use super::process::{AgentProcess, Answer, Exit, Publish, Start};
+use super::process::{AgentProcess, Answer, Exit, Publish, Said, Start};
 use super::sessions::Tracker;
 use crate::agents::Agents;
 use crate::config::{AgentLimits, Environment};
@@ -176,7 +176,7 @@ impl Server {
         envelope: Envelope,
         publish: Publish,
         gather: bool,
-    ) -> Result<(Envelope, String), Problem> {
+    ) -> Result<(Envelope, Said), Problem> {
         let method = envelope.method().unwrap_or_default();
         let asked = process.request(envelope, publish, gather);
         let answer = if method == "session/prompt" {
@@ -251,10 +251,11 @@ impl Server {
         }
     }
 
-    /// Whether an HTTP error would end the client's whole connection: the published TypeScript client's. It
-    /// is told of failures in JSON-RPC's words.
+    /// Whether an HTTP error would end the client's whole connection, and with it the program: so do the
+    /// published TypeScript clients'. They are told of failures in JSON-RPC's words.
     pub(super) fn breaks_on_errors(&self) -> bool {
-        self.initialize().is_some_and(|params| params["clientInfo"]["name"] == "sandbox-agent-sdk")
+        let name = self.initialize().map(|params| params["clientInfo"]["name"].clone());
+        name.is_some_and(|name| name == "sandbox-agent-sdk" || name == "acp-http-client")
     }
 
     fn initialize(&self) -> Option<Value> {

@@ -72,7 +72,8 @@ impl Fetch<'_> {
         let failed = |said: String| InstallError::Npm { agent: agent.id.clone(), said };
         let mut args: Vec<String> = [
             verb, "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=http",
-            "--prefer-offline", "--omit=dev",
+            "--prefer-offline", "--omit=dev", "--logs-max=0", "--fetch-retries=1", "--fetch-retry-mintimeout=1000",
+            "--fetch-retry-maxtimeout=3000", "--fetch-timeout=60000",
         ]
         .map(str::to_owned)
         .into();
@@ -99,9 +100,8 @@ impl Fetch<'_> {
             while let Ok(Some(line)) = lines.next_line().await {
                 if let Some(progress) = progress(&line) {
                     say(progress);
-                } else if complaint.len() < TOLD {
-                    complaint.push_str(&line);
-                    complaint.push('\n');
+                } else {
+                    complain(&mut complaint, &line);
                 }
             }
         };
@@ -124,6 +124,19 @@ impl Fetch<'_> {
             }
         }
         env
+    }
+}
+
+/// Keeps what npm says of why it failed: its errors, not the warnings before them.
+fn complain(complaint: &mut String, line: &str) {
+    let line = match line.strip_prefix("npm error") {
+        Some(error) => error.trim(),
+        None if line.starts_with("npm warn") => return,
+        None => line.trim(),
+    };
+    if !line.is_empty() && !line.starts_with("at ") && complaint.len() + line.len() < TOLD {
+        complaint.push_str(line);
+        complaint.push('\n');
     }
 }
 

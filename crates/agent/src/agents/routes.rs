@@ -1,6 +1,7 @@
 //! `/v1/agents…`
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -20,6 +21,10 @@ use crate::openapi::ProblemBody;
 use crate::patience;
 use crate::problem::Problem;
 use crate::wire::now_ms;
+
+/// How long an install may take before a sign of life is sent: longer than most fail, shorter than clients
+/// wait.
+const FIRST_SIGN: Duration = Duration::from_secs(20);
 
 /// `GET /v1/agents`
 #[utoipa::path(get, path = "/v1/agents", tag = "agents", params(AgentsQuery), responses(
@@ -68,7 +73,7 @@ pub(crate) async fn install(
     if query.stream {
         return Ok(events::response(app.until_stopped(frames(progress))));
     }
-    patience::answer(async move { Ok(InstallResult::from(progress.await?)) }).await
+    patience::answer_after(FIRST_SIGN, async move { Ok(InstallResult::from(progress.await?)) }).await
 }
 
 fn frames(progress: Progress) -> impl futures_util::Stream<Item = Vec<Frame>> + Send {

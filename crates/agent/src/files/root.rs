@@ -13,6 +13,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::error::FileError;
+use super::pending::Pending;
 
 /// Links followed by us (the kernel counts its own).
 const MOST_LINKS: usize = 40;
@@ -35,6 +36,7 @@ struct Inner {
     path: PathBuf,
     home: PathBuf,
     resolve: ResolveFlags,
+    pending: Pending,
 }
 
 /// A path that was asked for.
@@ -62,7 +64,7 @@ impl Root {
     /// # Errors
     ///
     /// If the root is no directory.
-    pub(crate) fn open(path: &Path, home: &Path) -> std::io::Result<Self> {
+    pub(crate) fn open(path: &Path, home: &Path, pending: Pending) -> std::io::Result<Self> {
         let path = path.canonicalize()?;
         let directory = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         // Below `/` there is nothing to leave, and absolute links must work; below anything else a link
@@ -73,12 +75,17 @@ impl Root {
         // A home that lies outside would make every relative path an error.
         let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
         let home = if home.starts_with(&path) { home } else { path.clone() };
-        Ok(Self { inner: Arc::new(Inner { directory, path, home, resolve }) })
+        Ok(Self { inner: Arc::new(Inner { directory, path, home, resolve, pending }) })
     }
 
     /// Where relative paths begin.
     pub(crate) fn home(&self) -> &Path {
         &self.inner.home
+    }
+
+    /// Where names are noted that a file has for a moment.
+    pub(super) fn pending(&self) -> &Pending {
+        &self.inner.pending
     }
 
     /// Reads a path as it was asked for.
@@ -263,7 +270,8 @@ mod tests {
         std::fs::create_dir(directory.path().join("in")).unwrap();
         std::fs::write(directory.path().join("secret"), "s").unwrap();
         let inside = directory.path().join("in");
-        let root = Root::open(&inside, &inside).unwrap();
+        let pending = Pending::open(directory.path()).unwrap();
+        let root = Root::open(&inside, &inside, pending).unwrap();
         (directory, root)
     }
 
@@ -293,7 +301,8 @@ mod tests {
             let opened = root.file(&root.place("fifo").unwrap(), flags);
             assert!(matches!(opened, Err(FileError::NotAFile(_))), "{opened:?}");
         }
-        let machine = Root::open(Path::new("/"), Path::new("/")).unwrap();
+        let pending = Pending::open(directory.path().join("in").as_path()).unwrap();
+        let machine = Root::open(Path::new("/"), Path::new("/"), pending).unwrap();
         let opened = machine.file(&machine.place("/proc/self/environ").unwrap(), OFlags::RDONLY);
         assert!(matches!(opened, Err(FileError::Kernel(_))), "{opened:?}");
     }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::error::FileError;
 use super::list::each;
+use super::pending::Pending;
 use super::root::{Parents, Place, Root, about, kind, reopened};
 use super::wire::FsStat;
 use super::write::Draft;
@@ -98,7 +99,7 @@ pub(super) fn rename(
     let flags = if overwrite { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
     match renameat_with(&source, &old, &target, &new, flags) {
         Ok(()) => Ok(()),
-        Err(Errno::XDEV) => carry(source.as_fd(), &old, (&target, &new, to), there.is_some())
+        Err(Errno::XDEV) => carry(root.pending(), source.as_fd(), &old, (&target, &new, to), there.is_some())
             .map_err(|error| os(to, &error)),
         Err(Errno::INVAL) if overwrite || there.is_none() => Err(FileError::IntoItself(to.path.clone())),
         // A directory with something in it, or another kind: it steps aside first, and goes last.
@@ -113,6 +114,7 @@ pub(super) fn rename(
 
 /// Moves to another file system: copies beside the destination, then renames there.
 fn carry(
+    pending: &Pending,
     source: BorrowedFd<'_>,
     old: &OsStr,
     (target, new, to): (&OwnedFd, &OsStr, &Place),
@@ -124,7 +126,7 @@ fn carry(
     if about(target.as_fd(), &beside)?.is_some() {
         discard(target.as_fd(), &beside)?;
     }
-    let copied = copy((source, old), (target.as_fd(), &beside), to, 0).and_then(|()| {
+    let copied = copy(pending, (source, old), (target.as_fd(), &beside), to, 0).and_then(|()| {
         let exchange = if there { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         Ok(renameat_with(target, &beside, target, new, exchange)?)
     });
@@ -136,6 +138,7 @@ fn carry(
 }
 
 fn copy(
+    pending: &Pending,
     (source, old): (BorrowedFd<'_>, &OsStr),
     (target, new): (BorrowedFd<'_>, &OsStr),
     place: &Place,
@@ -152,7 +155,7 @@ fn copy(
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let mut reader = File::from(openat(source, old, flags, Mode::empty())?);
             let parent = target.try_clone_to_owned()?;
-            let draft = Draft::begin_in(parent, new.to_owned(), place.clone(), mode);
+            let draft = Draft::begin_in(pending, parent, new.to_owned(), place.clone(), mode);
             let mut draft = draft.map_err(io::Error::other)?;
             draft.fill(&mut reader).map_err(io::Error::other)?;
             fchmod(draft.file(), mode)?;
@@ -162,7 +165,9 @@ fn copy(
         FileType::Directory => {
             mkdirat(target, new, Mode::from_raw_mode(0o700))?;
             let (from, to) = (open_directory(source, old)?, open_directory(target, new)?);
-            each(&from, &mut |name| copy((from.as_fd(), name), (to.as_fd(), name), place, depth + 1))?;
+            each(&from, &mut |name| {
+                copy(pending, (from.as_fd(), name), (to.as_fd(), name), place, depth + 1)
+            })?;
             fchmod(&to, mode)?;
             Ok(futimens(&to, &times(&found))?)
         }

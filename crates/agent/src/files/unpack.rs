@@ -19,6 +19,7 @@ use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
 
 use super::error::FileError;
+use super::pending::Pending;
 use super::root::{Place, Root};
 use super::tree::os;
 use super::wire::FsUploaded;
@@ -54,7 +55,7 @@ pub(super) async fn upload(root: Root, place: Place, body: Body) -> Result<FsUpl
     let flushed = tokio::io::AsyncWriteExt::flush(&mut spool).await;
     flushed.map_err(|error| os(&place, &error))?;
     let spool = spool.into_std().await;
-    blocking(move || unpack(&made, &place, spool)).await
+    blocking(move || unpack(root.pending(), &made, &place, spool)).await
 }
 
 /// A nameless file on the file system of the destination, gone with its descriptor.
@@ -63,12 +64,18 @@ fn spool(directory: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(directory, ".", flags, Mode::from_raw_mode(0o600))
 }
 
-fn unpack(destination: &OwnedFd, place: &Place, mut spool: File) -> Result<FsUploaded, FileError> {
+fn unpack(
+    pending: &Pending,
+    destination: &OwnedFd,
+    place: &Place,
+    mut spool: File,
+) -> Result<FsUploaded, FileError> {
     let rewind = |spool: &mut File| spool.rewind().map_err(|error| os(place, &error));
     rewind(&mut spool)?;
     check(&spool)?;
     rewind(&mut spool)?;
-    let mut unpacking = Unpacking { destination, place, links: Vec::new(), done: FsUploaded::default() };
+    let (links, done) = (Vec::new(), FsUploaded::default());
+    let mut unpacking = Unpacking { pending, destination, place, links, done };
     let mut archive = Archive::new(&spool);
     for entry in archive.entries().map_err(|error| broken(&error))? {
         unpacking.entry(entry.map_err(|error| broken(&error))?)?;
@@ -123,6 +130,7 @@ fn stays_inside(name: &Path, target: &Path) -> Result<(), FileError> {
 }
 
 struct Unpacking<'a> {
+    pending: &'a Pending,
     destination: &'a OwnedFd,
     place: &'a Place,
     links: Vec<(PathBuf, PathBuf, EntryType)>,
@@ -151,7 +159,7 @@ impl Unpacking<'_> {
                 let leaf = leaf(&name);
                 self.clear_a_link(&parent, &leaf)?;
                 let place = Place::clone(self.place);
-                let mut draft = Draft::begin_in(parent, leaf, place, mode)?;
+                let mut draft = Draft::begin_in(self.pending, parent, leaf, place, mode)?;
                 draft.fill(&mut entry)?;
                 let failed = |errno| self.error(&name, errno);
                 fchmod(draft.file(), mode).map_err(failed)?;

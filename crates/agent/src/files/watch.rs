@@ -95,6 +95,9 @@ impl Watch {
     /// What has changed, when something has.
     async fn changes(&mut self) -> io::Result<Vec<Frame>> {
         loop {
+            if self.watched.is_empty() {
+                return Ok(Vec::new());
+            }
             let mut ready = self.inotify.readable().await?;
             let mut buffer = [const { MaybeUninit::<u8>::uninit() }; 16 * 1024];
             let mut reader = Reader::new(self.inotify.get_ref(), &mut buffer);
@@ -124,12 +127,19 @@ impl Watch {
                     gone.push(event.wd());
                     continue;
                 }
+                // Held open by us it is not deleted before we let go: only its links are gone.
+                let removed = name.is_none()
+                    && rustix::fs::fstat(&watched.directory).is_ok_and(|about| about.st_nlink == 0);
+                if removed {
+                    gone.push(event.wd());
+                }
                 let path = match &name {
                     Some(name) => format!("{}/{}", watched.path.trim_end_matches('/'), name.to_string_lossy()),
                     None => watched.path.clone(),
                 };
                 let entry_type = if is_directory { "directory" } else { "file" };
-                let change = json!({ "kind": told(flags), "path": path, "entryType": entry_type });
+                let kind = if removed { "deleted" } else { told(flags) };
+                let change = json!({ "kind": kind, "path": path, "entryType": entry_type });
                 frames.push(Frame::of("change", &change));
                 if reader.is_buffer_empty() {
                     break;
@@ -140,12 +150,11 @@ impl Watch {
             }
             for number in gone {
                 self.watched.remove(&number);
+                // Gone by itself, most of the time.
+                let _ = inotify::remove_watch(self.inotify.get_ref(), number);
             }
             if !frames.is_empty() {
                 return Ok(frames);
-            }
-            if self.watched.is_empty() {
-                return Ok(Vec::new());
             }
         }
     }

@@ -7,6 +7,8 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use axum::body::Body;
 use axum::http::header::{HeaderMap, IF_MATCH, IF_NONE_MATCH};
@@ -18,6 +20,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::error::FileError;
+use super::pending::{Note, Pending, SUFFIX};
 use super::read::etag;
 use super::root::{Parents, Place, Root, about, by_descriptor};
 use crate::blocking::blocking;
@@ -34,6 +37,8 @@ pub(super) struct Draft {
     place: Place,
     /// Its name until it is done, where the file system knows no nameless files.
     temporary: Option<OsString>,
+    pending: Pending,
+    note: Option<Note>,
     written: u64,
 }
 
@@ -41,11 +46,12 @@ impl Draft {
     /// Begins a file. Directories that are missing are made.
     pub(super) fn begin(root: &Root, place: &Place) -> Result<Self, FileError> {
         let (parent, name) = root.target(place, Parents::Made)?;
-        Self::begin_in(parent, name, place.clone(), Mode::from_raw_mode(0o666))
+        Self::begin_in(root.pending(), parent, name, place.clone(), Mode::from_raw_mode(0o666))
     }
 
     /// Begins a file in a directory that is open.
     pub(super) fn begin_in(
+        pending: &Pending,
         parent: OwnedFd,
         name: OsString,
         place: Place,
@@ -60,16 +66,19 @@ impl Draft {
             }
         }
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let mut note = None;
         let (opened, temporary) = match openat(&parent, ".", flags | OFlags::TMPFILE, mode) {
             Ok(opened) => (opened, None),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
                 let temporary = temporary(&name);
+                note = noted(pending, &parent, &temporary);
                 let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
                 (openat(&parent, &temporary, flags, mode).map_err(failed)?, Some(temporary))
             }
             Err(errno) => return Err(failed(errno)),
         };
-        let draft = Self { file: File::from(opened), parent, name, place, temporary, written: 0 };
+        let (file, pending) = (File::from(opened), pending.clone());
+        let draft = Self { file, parent, name, place, temporary, pending, note, written: 0 };
         if let Some(old) = old.filter(|old| FileType::from_raw_mode(old.st_mode).is_file()) {
             // What could be executed before still can; whose it is and who may read it stays.
             draft.take_after(&old);
@@ -117,6 +126,7 @@ impl Draft {
         let failed = |errno| self.place.error(errno);
         named.map_err(failed)?;
         self.temporary = None;
+        self.note = None;
         Ok(self.written)
     }
 
@@ -132,6 +142,7 @@ impl Draft {
             }
             // There is one: only a rename replaces it in one step, and a rename wants a name.
             let temporary = temporary(&self.name);
+            self.note = noted(&self.pending, &self.parent, &temporary);
             link(&temporary)?;
             self.temporary = Some(temporary);
         }
@@ -148,6 +159,13 @@ impl Drop for Draft {
     }
 }
 
+/// Notes a name that is to be made in a directory.
+fn noted(pending: &Pending, parent: &OwnedFd, name: &OsStr) -> Option<Note> {
+    let directory = rustix::fs::readlinkat(rustix::fs::CWD, by_descriptor(parent), Vec::new()).ok()?;
+    let directory = Path::new(OsStr::from_bytes(directory.as_bytes()));
+    pending.note(&directory.join(name))
+}
+
 /// A name that nobody else has.
 fn temporary(name: &OsStr) -> OsString {
     let mut bytes = [0_u8; 8];
@@ -157,7 +175,7 @@ fn temporary(name: &OsStr) -> OsString {
     let mut temporary = OsString::from(".");
     // Kept short: the name itself may be as long as names can be.
     temporary.push(OsStr::new(&name.to_string_lossy().chars().take(40).collect::<String>()));
-    temporary.push(format!(".{random}.partial"));
+    temporary.push(format!(".{random}{SUFFIX}"));
     temporary
 }
 

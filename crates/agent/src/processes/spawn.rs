@@ -228,9 +228,14 @@ fn start(order: Order, reaper: &TaskTracker, limits: Rlimit) -> Result<Spawned, 
     let exit = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
     let exit = exit.and_then(watched);
     match exit {
-        Ok(exit) => {
-            Ok(Spawned { pid, exit: Some(exit), mark, killed: AtomicBool::new(false), reaper: reaper.clone() })
-        }
+        Ok(exit) => Ok(Spawned {
+            pid,
+            exit: Some(exit),
+            ended: None,
+            mark,
+            killed: AtomicBool::new(false),
+            reaper: reaper.clone(),
+        }),
         Err(error) => {
             tree::kill(pid, Signal::KILL);
             let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
@@ -320,6 +325,7 @@ pub(crate) struct Spawned {
     pid: Pid,
     /// Its pidfd, until it has been reaped.
     exit: Option<AsyncFd<OwnedFd>>,
+    ended: Option<Ended>,
     /// In its environment, and so in that of all it starts.
     mark: String,
     /// Whether all of it is to end.
@@ -338,13 +344,14 @@ impl Spawned {
     ///
     /// Nothing is lost if this is dropped midway; call it again.
     pub(crate) async fn wait(&mut self) -> io::Result<Ended> {
-        let Some(exit) = &self.exit else { return Err(io::Error::other("reaped already")) };
-        let ended = reap(exit).await?;
-        self.exit = None;
+        if let Some(exit) = &self.exit {
+            self.ended = Some(reap(exit).await?);
+            self.exit = None;
+        }
         if self.killed.load(Ordering::Relaxed) {
             self.end_strays().await;
         }
-        Ok(ended)
+        self.ended.ok_or_else(|| io::Error::other("it was never started"))
     }
 
     /// Kills what it has started and what has left it: daemons.

@@ -106,5 +106,5 @@ async fn nothing_of_the_servers_environment_reaches_a_process_but_what_was_decla
     for line in ["DECLARED=yes", "PASSED=through", "FROM_FILE=1"] {
         assert!(seen.lines().any(|one| one == line), "{line} in {seen}");
     }
-    assert!(!seen.contains(canary) && !seen.contains("SANDBOX_AGENT"), "{seen}");
+    assert!(!seen.contains(canary) && !seen.contains("SANDBOX_AGENT_TOKEN"), "{seen}");
 }

@@ -25,7 +25,8 @@ async fn open(sandbox: &Sandbox, id: &str, query: &str) -> Socket {
     let url = format!("{url}/v1/processes/{id}/terminal/ws?access_token={TOKEN}{query}");
     let (mut socket, _) = connect_async(url).await.unwrap();
     let ready = socket.next().await.unwrap().unwrap();
-    assert_eq!(ready, Message::text(format!(r#"{{"processId":"{id}","type":"ready"}}"#)));
+    let ready: Value = serde_json::from_str(ready.to_text().unwrap()).unwrap();
+    assert_eq!(ready, json!({ "type": "ready", "processId": id }));
     socket
 }
 
