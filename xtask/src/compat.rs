@@ -3,7 +3,7 @@
 use crate::sandbox::Sandbox;
 use crate::{command, npm, root, run, say, target};
 
-/// npm `sandbox-agent` and PyPI `sandbox-agent-sdk`.
+/// Those of npm, `sandbox-agent`, and of the Python index, `sandbox-agent-sdk`.
 pub(crate) fn clients() -> anyhow::Result<()> {
     let folder = root().join("compat");
     say("the published clients: npm sandbox-agent");

@@ -111,7 +111,8 @@ fn bench() -> anyhow::Result<()> {
 
 fn generate() -> anyhow::Result<()> {
     cargo(&["build", "--package", "agentjail", "--package", "sandbox-agent"])?;
-    for (program, page) in [("agentjail", "openapi.json"), ("sandbox-agent", "sandbox-agent.json")] {
+    for (program, page) in [("agentjail", "openapi.json"), ("sandbox-agent", "sandbox-agent.json")]
+    {
         let output = command(target().join("debug").join(program)).arg("openapi").output()?;
         let file = root().join("docs/reference").join(page);
         std::fs::write(&file, output.stdout)

@@ -60,8 +60,14 @@ pub(crate) fn sandbox_agent() -> anyhow::Result<()> {
     let server = Sandbox::start(&[&flags[..], &[&root]].concat())?;
     // Operations that end the server, and streams that have no end.
     let left_out = [
-        "--exclude-path", "/v1/sandbox/kill", "--exclude-path", "/v1/sandbox", "--exclude-path", "/v1/fs/watch",
-        "--exclude-operation-id", "acp_stream",
+        "--exclude-path",
+        "/v1/sandbox/kill",
+        "--exclude-path",
+        "/v1/sandbox",
+        "--exclude-path",
+        "/v1/fs/watch",
+        "--exclude-operation-id",
+        "acp_stream",
     ];
     judge(&server.url(), Sandbox::TOKEN, &left_out)
 }

@@ -27,7 +27,15 @@ const MAY_USE: [(&str, &[&str]); 17] = [
     (
         "agentjail",
         &[
-            "control", "egress", "ids", "jail", "phantom", "sandbox-agent", "secret", "snapshot", "store",
+            "control",
+            "egress",
+            "ids",
+            "jail",
+            "phantom",
+            "sandbox-agent",
+            "secret",
+            "snapshot",
+            "store",
             "sys",
         ],
     ),

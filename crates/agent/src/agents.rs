@@ -95,9 +95,9 @@ impl Agents {
             npm,
         }))
     }
+}
 
-    /// Whether there is an agent of this name.
-    pub(crate) fn knows(&self, agent: &str) -> bool {
-        registry::find(agent).is_some()
-    }
+/// Whether there is an agent of this name.
+pub(crate) fn is_known(agent: &str) -> bool {
+    registry::find(agent).is_some()
 }

@@ -54,10 +54,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/search", get(files::routes::search));
     let processes = Router::new()
         .route("/", get(processes::routes::list).post(processes::routes::create))
-        .route(
-            "/config",
-            get(processes::routes::get_config).post(processes::routes::set_config),
-        )
+        .route("/config", get(processes::routes::get_config).post(processes::routes::set_config))
         .route("/run", post(processes::routes::run))
         .route("/{id}", get(processes::routes::get).delete(processes::routes::delete))
         .route("/{id}/stop", post(processes::routes::stop))

@@ -56,7 +56,8 @@ async fn admit(State(app): State<App>, request: Request, next: Next) -> Response
 /// must be one that nobody else can have lead here: an address, `localhost`, or one that was configured.
 fn check_host(config: &Config, request: &Request) -> Result<(), Problem> {
     let given = request.headers().get(HOST).and_then(|value| value.to_str().ok());
-    let authority = given.or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str));
+    let authority =
+        given.or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str));
     let Some(authority) = authority else { return Ok(()) };
     let name = host_of(authority);
     let is_address = name.parse::<std::net::IpAddr>().is_ok();
@@ -68,7 +69,8 @@ fn check_host(config: &Config, request: &Request) -> Result<(), Problem> {
     if is_address || is_local || configured || open {
         return Ok(());
     }
-    let message = format!("Host {name} is not one of this server's; start it with --allow-host {name}");
+    let message =
+        format!("Host {name} is not one of this server's; start it with --allow-host {name}");
     Err(Problem::new(Code::PermissionDenied, message))
 }
 
@@ -87,14 +89,17 @@ fn check_origin(config: &Config, headers: &HeaderMap) -> Result<(), Problem> {
     let own = headers.get(HOST).and_then(|host| host.to_str().ok()).is_some_and(|host| {
         let origin = origin.to_str().ok().and_then(|origin| origin.parse::<Uri>().ok());
         origin.is_some_and(|origin| {
-            origin.authority().is_some_and(|authority| authority.as_str().eq_ignore_ascii_case(host))
+            origin
+                .authority()
+                .is_some_and(|authority| authority.as_str().eq_ignore_ascii_case(host))
         })
     });
     if own || config.cors.allows(origin) {
         return Ok(());
     }
     let shown = origin.to_str().unwrap_or("that is not text").to_owned();
-    let message = format!("Origin {shown} is not allowed; start the server with --cors-allow-origin {shown}");
+    let message =
+        format!("Origin {shown} is not allowed; start the server with --cors-allow-origin {shown}");
     Err(Problem::new(Code::PermissionDenied, message))
 }
 
@@ -105,7 +110,9 @@ fn check_token(config: &Config, request: &Request) -> Result<(), Problem> {
     let admitted = match bearer {
         Some(offered) => token.is(offered),
         // A browser cannot set headers on a WebSocket.
-        None => is_upgrade(request) && in_query(request.uri()).is_some_and(|offered| token.is(&offered)),
+        None => {
+            is_upgrade(request) && in_query(request.uri()).is_some_and(|offered| token.is(&offered))
+        }
     };
     if admitted {
         Ok(())
@@ -151,9 +158,15 @@ async fn cors(State(app): State<App>, request: Request, next: Next) -> Response 
     let asked = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if preflight { StatusCode::OK.into_response() } else { next.run(request).await };
+    let mut response =
+        if preflight { StatusCode::OK.into_response() } else { next.run(request).await };
     let headers = response.headers_mut();
-    headers.insert(VARY, HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers"));
+    headers.insert(
+        VARY,
+        HeaderValue::from_static(
+            "origin, access-control-request-method, access-control-request-headers",
+        ),
+    );
     let Some(origin) = origin else { return response };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("etag, x-request-id"));
@@ -192,9 +205,9 @@ async fn observe(request: Request, next: Next) -> Response {
     let extensions = response.extensions();
     let problem = match extensions.get::<Arc<Problem>>() {
         Some(problem) => Some(Arc::clone(problem)),
-        None => extensions.get::<Arc<ApiError>>().map(|error| {
-            Arc::new(Problem::from(error.as_ref()))
-        }),
+        None => {
+            extensions.get::<Arc<ApiError>>().map(|error| Arc::new(Problem::from(error.as_ref())))
+        }
     };
     let Some(problem) = problem else { return response };
     if problem.is_ours() {

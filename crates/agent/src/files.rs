@@ -18,6 +18,6 @@ mod watch;
 mod wire;
 mod write;
 
-pub use pending::sweep;
 pub(crate) use pending::Pending;
+pub use pending::sweep;
 pub(crate) use root::Root;

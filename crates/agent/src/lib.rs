@@ -25,10 +25,13 @@ mod ui;
 mod wire;
 
 pub use acp::run_mock;
-pub use agents::{Agents, Credential, Credentials, InstallError, Installed, Progress, Versions, find_credentials, ids as agent_ids};
-pub use files::sweep as sweep_partial_files;
+pub use agents::{
+    Agents, Credential, Credentials, InstallError, Installed, Progress, Versions, find_credentials,
+    ids as agent_ids,
+};
 pub use config::{AgentLimits, Config, Cors, Environment};
-pub use processes::descendants;
+pub use files::sweep as sweep_partial_files;
 pub use openapi::document as openapi_document;
+pub use processes::descendants;
 pub use serve::{ServeError, serve};
 pub use token::Token;

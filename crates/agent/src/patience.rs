@@ -58,7 +58,9 @@ async fn respond<T: Serialize + Send + 'static, L: Serialize + 'static>(
             let body = futures_util::stream::unfold(Some((work, late)), |work| async {
                 let (mut work, late) = work?;
                 match timeout(SIGN, work.as_mut()).await {
-                    Err(_) => Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), Some((work, late)))),
+                    Err(_) => {
+                        Some((Ok::<_, Infallible>(Bytes::from_static(b" ")), Some((work, late))))
+                    }
                     Ok(Ok(value)) => Some((Ok(json(&value)), None)),
                     Ok(Err(problem)) => Some((Ok(json(&late(&problem))), None)),
                 }

@@ -57,19 +57,13 @@ impl Code {
             Self::RangeNotSatisfiable => {
                 ("invalid_request", S::RANGE_NOT_SATISFIABLE, "Range Not Satisfiable")
             }
-            Self::PreconditionFailed => {
-                ("conflict", S::PRECONDITION_FAILED, "Precondition Failed")
-            }
+            Self::PreconditionFailed => ("conflict", S::PRECONDITION_FAILED, "Precondition Failed"),
             Self::UnsupportedMediaType => {
                 ("unsupported_media_type", S::UNSUPPORTED_MEDIA_TYPE, "Unsupported Media Type")
             }
             Self::TooMany => ("conflict", S::TOO_MANY_REQUESTS, "Too Many Requests"),
-            Self::AgentNotInstalled => {
-                ("agent_not_installed", S::NOT_FOUND, "Agent Not Installed")
-            }
-            Self::InstallFailed => {
-                ("install_failed", S::INTERNAL_SERVER_ERROR, "Install Failed")
-            }
+            Self::AgentNotInstalled => ("agent_not_installed", S::NOT_FOUND, "Agent Not Installed"),
+            Self::InstallFailed => ("install_failed", S::INTERNAL_SERVER_ERROR, "Install Failed"),
             Self::AgentProcessExited => {
                 ("agent_process_exited", S::INTERNAL_SERVER_ERROR, "Agent Process Exited")
             }

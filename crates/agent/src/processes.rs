@@ -22,6 +22,8 @@ mod tree;
 mod wire;
 
 pub(crate) use service::Processes;
-pub(crate) use spawn::{Ended, Order, SpawnError, Spawned, Spawner, Stdios, nothing, shield_is_free};
+pub(crate) use spawn::{
+    Ended, Order, SpawnError, Spawned, Spawner, Stdios, nothing, shield_is_free,
+};
 pub use tree::descendants;
 pub(crate) use tree::freeze;

@@ -41,7 +41,8 @@ pub async fn serve(
     let bound = listener.local_addr().map_err(ServeError::Start)?;
     let (app, spawner) = prepare(config, bound, stop.clone())?;
     ready(bound);
-    let (grace, servers, processes) = (app.config.grace, app.servers.clone(), app.processes.clone());
+    let (grace, servers, processes) =
+        (app.config.grace, app.servers.clone(), app.processes.clone());
     let serving = httpkit::serve(listener, router(app), stop, grace);
     let mut serving = std::pin::pin!(serving);
     tokio::select! {

@@ -91,7 +91,11 @@ impl Settings {
 
     /// Servers for tools as they are kept: an object of names, or `{servers}` with one, or with a list.
     pub(crate) fn checked_mcp(body: Value) -> Result<Value, Problem> {
-        if body.is_object() { Ok(body) } else { Err(Problem::invalid("the body must be a JSON object")) }
+        if body.is_object() {
+            Ok(body)
+        } else {
+            Err(Problem::invalid("the body must be a JSON object"))
+        }
     }
 
     /// Skills as they are kept.
@@ -118,7 +122,9 @@ impl Settings {
         for directory in self.places(cwd) {
             match self.all(What::Mcp, &directory).await {
                 Ok(all) => mcp::for_an_agent(&all, environment, &mut servers),
-                Err(problem) => tracing::warn!(error = %problem, "servers for tools cannot be read"),
+                Err(problem) => {
+                    tracing::warn!(error = %problem, "servers for tools cannot be read");
+                }
             }
         }
         servers
@@ -135,7 +141,9 @@ impl Settings {
         for (directory, all) in configured {
             let placed = match all {
                 Ok(all) if all.is_empty() => Ok(()),
-                Ok(all) => skills::place(&all, &directory, cwd, agent, (&self.cache, &self.spawner)).await,
+                Ok(all) => {
+                    skills::place(&all, &directory, cwd, agent, (&self.cache, &self.spawner)).await
+                }
                 Err(problem) => Err(problem.to_string()),
             };
             if let Err(error) = placed {
@@ -146,6 +154,10 @@ impl Settings {
 
     /// The directory's own come first: a name that is there twice means that one.
     fn places(&self, cwd: &Path) -> Vec<PathBuf> {
-        if cwd == self.home { vec![cwd.to_owned()] } else { vec![cwd.to_owned(), self.home.clone()] }
+        if cwd == self.home {
+            vec![cwd.to_owned()]
+        } else {
+            vec![cwd.to_owned(), self.home.clone()]
+        }
     }
 }

@@ -54,9 +54,12 @@ pub(crate) async fn file(Path(path): Path<String>, headers: HeaderMap) -> Respon
 
 fn asset(path: &str, asked: &HeaderMap) -> Option<Response> {
     let file = Assets::get(path)?;
-    let etag: String = file.metadata.sha256_hash().iter().take(16).fold(String::new(), |text, byte| {
-        format!("{text}{byte:02x}")
-    });
+    let etag: String = file
+        .metadata
+        .sha256_hash()
+        .iter()
+        .take(16)
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     let etag = HeaderValue::from_str(&format!("\"{etag}\"")).ok()?;
     let known = asked.get(IF_NONE_MATCH).is_some_and(|known| known == etag);
     let mut response = if known {

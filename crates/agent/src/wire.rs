@@ -43,6 +43,9 @@ mod tests {
     #[test]
     fn an_instant_is_written_with_its_nanoseconds() {
         assert_eq!(super::rfc3339(1, 5).unwrap(), "1970-01-01T00:00:01.000000005+00:00");
-        assert_eq!(super::rfc3339(-1, 999_999_999).as_deref(), Some("1969-12-31T23:59:59.999999999+00:00"));
+        assert_eq!(
+            super::rfc3339(-1, 999_999_999).as_deref(),
+            Some("1969-12-31T23:59:59.999999999+00:00")
+        );
     }
 }

@@ -64,7 +64,9 @@ impl Peer {
         let home = tempfile::tempdir()?;
         let agents = home.path().join(".local/share/sandbox-agent/bin/agent_processes");
         std::fs::create_dir_all(&agents)?;
-        for file in [agents.join("claude-acp"), home.path().join(".local/share/sandbox-agent/bin/claude")] {
+        for file in
+            [agents.join("claude-acp"), home.path().join(".local/share/sandbox-agent/bin/claude")]
+        {
             std::fs::write(&file, FLOOD)?;
             std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o755))?;
         }
@@ -95,8 +97,17 @@ impl Peer {
             .kill_on_drop(true);
         let child = command.spawn()?;
         let running = Running { url, client, child };
-        while !running.get("/v1/health").send().await.is_ok_and(|answer| answer.status().is_success()) {
-            anyhow::ensure!(began.elapsed() < Duration::from_secs(20), "{} does not come up", self.name);
+        while !running
+            .get("/v1/health")
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
+        {
+            anyhow::ensure!(
+                began.elapsed() < Duration::from_secs(20),
+                "{} does not come up",
+                self.name
+            );
             tokio::time::sleep(Duration::from_micros(500)).await;
         }
         Ok((running, began.elapsed()))

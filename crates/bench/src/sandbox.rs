@@ -61,7 +61,11 @@ fn rows(peers: &[Peer; 2]) -> Vec<Row> {
     peers.iter().map(|peer| Row { name: peer.name.to_owned(), times: Vec::new() }).collect()
 }
 
-async fn idle(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) -> anyhow::Result<()> {
+async fn idle(
+    report: &mut Report,
+    peers: &[Peer; 2],
+    running: &[Running; 2],
+) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_millis(500)).await;
     report.add("\n| idle | memory |\n| --- | ---: |\n");
     for (peer, server) in peers.iter().zip(running) {
@@ -70,7 +74,11 @@ async fn idle(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) ->
     Ok(())
 }
 
-async fn rates(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) -> anyhow::Result<()> {
+async fn rates(
+    report: &mut Report,
+    peers: &[Peer; 2],
+    running: &[Running; 2],
+) -> anyhow::Result<()> {
     let script = tempfile::NamedTempFile::new()?;
     let lua = "wrk.method='POST'\nwrk.headers['content-type']='application/json'\nwrk.body='{\"command\":\"/bin/true\"}'\n";
     std::fs::write(script.path(), lua)?;
@@ -108,11 +116,16 @@ async fn wrk(url: &str, connections: u32, script: Option<&String>) -> anyhow::Re
     let output = command.arg(url).output().await.context("wrk")?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     anyhow::ensure!(!text.contains("Non-2xx"), "{text}");
-    let line = text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).context(text.clone())?;
+    let line =
+        text.lines().find_map(|line| line.strip_prefix("Requests/sec:")).context(text.clone())?;
     Ok(line.trim().parse()?)
 }
 
-async fn small_files(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) -> anyhow::Result<()> {
+async fn small_files(
+    report: &mut Report,
+    peers: &[Peer; 2],
+    running: &[Running; 2],
+) -> anyhow::Result<()> {
     let (mut writes, mut reads) = (rows(peers), rows(peers));
     for number in 0..SMALL_FILES {
         for (at, server) in running.iter().enumerate() {
@@ -133,14 +146,24 @@ async fn small_files(report: &mut Report, peers: &[Peer; 2], running: &[Running;
     Ok(())
 }
 
-async fn large_files(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) -> anyhow::Result<()> {
+async fn large_files(
+    report: &mut Report,
+    peers: &[Peer; 2],
+    running: &[Running; 2],
+) -> anyhow::Result<()> {
     report.add("\n1 GiB:\n\n| | written in | peak | read in | peak | kept after |\n| --- | ---: | ---: | ---: | ---: | ---: |\n");
     for (peer, server) in peers.iter().zip(running) {
         server.forget_the_most();
         let began = Instant::now();
-        let pieces = (0..GIBIBYTE / (1 << 20)).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 1 << 20]));
+        let pieces =
+            (0..GIBIBYTE / (1 << 20)).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 1 << 20]));
         let stream = body_of(pieces);
-        let put = server.client.put(format!("{}/v1/fs/file?path=large", server.url)).body(stream).send().await;
+        let put = server
+            .client
+            .put(format!("{}/v1/fs/file?path=large", server.url))
+            .body(stream)
+            .send()
+            .await;
         let written = match put {
             Ok(answer) if answer.status().is_success() => {
                 format!("{:.2} s | {:.0} MiB", began.elapsed().as_secs_f64(), server.memory().1)
@@ -148,7 +171,10 @@ async fn large_files(report: &mut Report, peers: &[Peer; 2], running: &[Running;
             // It takes two mebibytes and no more.
             _ => {
                 let file = std::fs::File::create(peer.home().join("large"))?;
-                std::io::copy(&mut std::io::Read::take(std::io::repeat(b'x'), GIBIBYTE as u64), &mut &file)?;
+                std::io::copy(
+                    &mut std::io::Read::take(std::io::repeat(b'x'), GIBIBYTE as u64),
+                    &mut &file,
+                )?;
                 "refused | ".to_owned()
             }
         };
@@ -163,7 +189,8 @@ async fn large_files(report: &mut Report, peers: &[Peer; 2], running: &[Running;
         let took = began.elapsed().as_secs_f64();
         let (now, most) = server.memory();
         let name = peer.name;
-        report.add(&format!("| {name} | {written} | {took:.2} s | {most:.0} MiB | {now:.1} MiB |\n"));
+        report
+            .add(&format!("| {name} | {written} | {took:.2} s | {most:.0} MiB | {now:.1} MiB |\n"));
         std::fs::remove_file(peer.home().join("large"))?;
     }
     Ok(())
@@ -176,7 +203,11 @@ fn body_of(
     reqwest::Body::wrap_stream(futures_util::stream::iter(pieces))
 }
 
-async fn listing(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) -> anyhow::Result<()> {
+async fn listing(
+    report: &mut Report,
+    peers: &[Peer; 2],
+    running: &[Running; 2],
+) -> anyhow::Result<()> {
     let mut rows = rows(peers);
     for peer in peers {
         let directory = peer.home().join("many");
@@ -188,7 +219,13 @@ async fn listing(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2])
     for _ in 0..LISTINGS {
         for (row, server) in rows.iter_mut().zip(running) {
             let began = Instant::now();
-            let body = server.get("/v1/fs/entries?path=many").send().await?.error_for_status()?.bytes().await?;
+            let body = server
+                .get("/v1/fs/entries?path=many")
+                .send()
+                .await?
+                .error_for_status()?
+                .bytes()
+                .await?;
             row.times.push(began.elapsed());
             anyhow::ensure!(body.len() > ENTRIES * 50);
         }
@@ -229,7 +266,11 @@ async fn hear(
     Ok(heard)
 }
 
-async fn logs(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) -> anyhow::Result<()> {
+async fn logs(
+    report: &mut Report,
+    peers: &[Peer; 2],
+    running: &[Running; 2],
+) -> anyhow::Result<()> {
     report.add("\n1,000,000 lines of a process followed:\n\n| | took | lines lost | peak |\n| --- | ---: | ---: | ---: |\n");
     for (peer, server) in peers.iter().zip(running) {
         let most = json!({ "maxConcurrentProcesses": 64, "defaultRunTimeoutMs": 30000, "maxRunTimeoutMs": 300_000,
@@ -238,8 +279,10 @@ async fn logs(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) ->
         server.forget_the_most();
         let began = Instant::now();
         let body = json!({ "command": "seq", "args": ["1", LINES.to_string()] });
-        let info: Value = server.post("/v1/processes", &body).send().await?.error_for_status()?.json().await?;
-        let path = format!("/v1/processes/{}/logs?follow=true", info["id"].as_str().unwrap_or_default());
+        let info: Value =
+            server.post("/v1/processes", &body).send().await?.error_for_status()?.json().await?;
+        let path =
+            format!("/v1/processes/{}/logs?follow=true", info["id"].as_str().unwrap_or_default());
         let answer = server.get(&path).send().await?.error_for_status()?;
         let lines = |data: &str| {
             let entry: Value = serde_json::from_str(data).unwrap_or_default();
@@ -260,21 +303,41 @@ async fn logs(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) ->
 /// Line ends in what some base64 stands for.
 fn newlines_in_base64(text: &str) -> u64 {
     let bytes = STANDARD.decode(text).unwrap_or_default();
-    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
+    String::from_utf8_lossy(&bytes).matches('\n').count() as u64
 }
 
-async fn round_trips(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) -> anyhow::Result<()> {
+async fn round_trips(
+    report: &mut Report,
+    peers: &[Peer; 2],
+    running: &[Running; 2],
+) -> anyhow::Result<()> {
     let mut rows = rows(peers);
     for server in running {
         drop(server.post("/v1/agents/mock/install", &json!({})).send().await?.error_for_status()?);
         let open = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": { "protocolVersion": 1 } });
-        drop(server.post("/v1/acp/trip?agent=mock", &open).send().await?.error_for_status()?.bytes().await?);
+        drop(
+            server
+                .post("/v1/acp/trip?agent=mock", &open)
+                .send()
+                .await?
+                .error_for_status()?
+                .bytes()
+                .await?,
+        );
     }
     for number in 1..=ROUND_TRIPS {
         for (row, server) in rows.iter_mut().zip(running) {
             let message = json!({ "jsonrpc": "2.0", "id": number, "method": "x/echo", "params": { "n": number } });
             let began = Instant::now();
-            drop(server.post("/v1/acp/trip", &message).send().await?.error_for_status()?.bytes().await?);
+            drop(
+                server
+                    .post("/v1/acp/trip", &message)
+                    .send()
+                    .await?
+                    .error_for_status()?
+                    .bytes()
+                    .await?,
+            );
             row.times.push(began.elapsed());
         }
     }
@@ -283,16 +346,29 @@ async fn round_trips(report: &mut Report, peers: &[Peer; 2], running: &[Running;
     Ok(())
 }
 
-async fn slow_reader(report: &mut Report, peers: &[Peer; 2], running: &[Running; 2]) -> anyhow::Result<()> {
+async fn slow_reader(
+    report: &mut Report,
+    peers: &[Peer; 2],
+    running: &[Running; 2],
+) -> anyhow::Result<()> {
     report.add("\n20,000 messages of an agent to a reader who begins to read when all are said:\n\n| | said in | messages lost | peak |\n| --- | ---: | ---: | ---: |\n");
     for (peer, server) in peers.iter().zip(running) {
         let message = |id: u32, method: &str| json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": {} });
         let open = server.post("/v1/acp/flood?agent=claude", &message(0, "initialize"));
         drop(open.send().await?.error_for_status()?.bytes().await?);
-        let stream = server.get("/v1/acp/flood").header("accept", "text/event-stream").send().await?;
+        let stream =
+            server.get("/v1/acp/flood").header("accept", "text/event-stream").send().await?;
         server.forget_the_most();
         let began = Instant::now();
-        drop(server.post("/v1/acp/flood", &message(1, "flood")).send().await?.error_for_status()?.bytes().await?);
+        drop(
+            server
+                .post("/v1/acp/flood", &message(1, "flood"))
+                .send()
+                .await?
+                .error_for_status()?
+                .bytes()
+                .await?,
+        );
         let took = began.elapsed();
         let updates = |data: &str| u64::from(data.contains("session/update"));
         let heard = hear(stream, Duration::from_secs(2), began, updates).await?;

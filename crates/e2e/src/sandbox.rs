@@ -34,7 +34,11 @@ pub struct Sandbox {
 /// If it is not there: `cargo xtask test` builds it first.
 pub fn program() -> PathBuf {
     let program = crate::program().with_file_name("sandbox-agent");
-    assert!(program.exists(), "{} is not built: run `cargo build -p sandbox-agent`", program.display());
+    assert!(
+        program.exists(),
+        "{} is not built: run `cargo build -p sandbox-agent`",
+        program.display()
+    );
     program
 }
 
@@ -195,7 +199,8 @@ impl Sandbox {
     pub async fn prompt(&self, server: &str, session: &str, text: &str) -> (u16, Value) {
         let prompt = json!([{ "type": "text", "text": text }]);
         let params = json!({ "sessionId": session, "prompt": prompt });
-        let message = json!({ "jsonrpc": "2.0", "id": "p", "method": "session/prompt", "params": params });
+        let message =
+            json!({ "jsonrpc": "2.0", "id": "p", "method": "session/prompt", "params": params });
         self.acp(server, None, message).await
     }
 }
@@ -256,7 +261,8 @@ impl Events {
     ///
     /// If the answer is no stream.
     pub async fn open(request: RequestBuilder) -> Self {
-        let response = request.header("accept", "text/event-stream").send().await.expect("an answer");
+        let response =
+            request.header("accept", "text/event-stream").send().await.expect("an answer");
         assert_eq!(response.status().as_u16(), 200);
         Self { response, text: String::new() }
     }
@@ -304,7 +310,9 @@ impl Events {
 
 fn parse(frame: &str) -> Option<Event> {
     let member = |name: &str| {
-        frame.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim_start))
+        frame
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim_start))
     };
     let data = member("data")?;
     Some(Event {

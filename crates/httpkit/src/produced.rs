@@ -17,9 +17,7 @@ const STALL: Duration = Duration::from_secs(60);
 
 /// A body that `produce` writes. If it fails, the connection breaks: a client must not take half of it for
 /// the whole.
-pub fn body<E>(
-    produce: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
-) -> Body
+pub fn body<E>(produce: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static) -> Body
 where
     E: std::error::Error + Send + Sync + 'static,
 {

@@ -1,5 +1,6 @@
 //! `sandbox-agent api`: the API of a running server, from a shell.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -115,7 +116,12 @@ impl Api {
                 place::print(&self.json(self.request(Method::GET, "/v1/agents")).await?)
             }
             Command::Agents(Agents::Report) => self.report().await,
-            Command::Agents(Agents::Install { agent, reinstall, agent_version, agent_process_version }) => {
+            Command::Agents(Agents::Install {
+                agent,
+                reinstall,
+                agent_version,
+                agent_process_version,
+            }) => {
                 let body = json!({
                     "reinstall": reinstall, "agentVersion": agent_version,
                     "agentProcessVersion": agent_process_version,
@@ -146,7 +152,11 @@ impl Api {
         let list = self.json(self.request(Method::GET, "/v1/agents?config=true")).await?;
         let of = |agent: &Value, category: &str| {
             let options = agent["configOptions"].as_array().into_iter().flatten();
-            options.into_iter().find(|option| option["category"] == category).cloned().unwrap_or_default()
+            options
+                .into_iter()
+                .find(|option| option["category"] == category)
+                .cloned()
+                .unwrap_or_default()
         };
         let told = |agent: &Value| {
             let model = of(agent, "model");
@@ -158,7 +168,8 @@ impl Api {
                 "thoughtLevels": of(agent, "thought_level")["options"],
             })
         };
-        let agents: Vec<Value> = list["agents"].as_array().into_iter().flatten().map(told).collect();
+        let agents: Vec<Value> =
+            list["agents"].as_array().into_iter().flatten().map(told).collect();
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
         let at = u64::try_from(since.as_millis())?;
         place::print(&json!({ "generatedAtMs": at, "endpoint": self.endpoint, "agents": agents }))
@@ -180,7 +191,11 @@ impl Api {
         }
         let mut pieces = self.checked(request).await?.bytes_stream();
         while let Some(piece) = pieces.next().await {
-            if std::io::stdout().write_all(&piece?).and_then(|()| std::io::stdout().flush()).is_err() {
+            if std::io::stdout()
+                .write_all(&piece?)
+                .and_then(|()| std::io::stdout().flush())
+                .is_err()
+            {
                 return Ok(());
             }
         }
@@ -213,9 +228,15 @@ impl Api {
 
 /// A part of a path.
 fn segment(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    text.bytes().fold(String::new(), |mut all, byte| {
-        if plain(byte) { all.push(char::from(byte)) } else { all.push_str(&format!("%{byte:02X}")) }
-        all
-    })
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let mut all = String::new();
+    for byte in text.bytes() {
+        if plain(byte) {
+            all.push(char::from(byte));
+        } else {
+            let _ = write!(all, "%{byte:02X}");
+        }
+    }
+    all
 }

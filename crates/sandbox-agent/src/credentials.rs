@@ -1,5 +1,6 @@
 //! `sandbox-agent credentials`: what can be found of credentials on this machine.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,10 +95,7 @@ fn extract(flags: ExtractFlags) -> anyhow::Result<()> {
             "auth_type": credential.kind,
             "redacted": credential.redacted(),
         });
-        told["api_key"] = match flags.reveal {
-            true => credential.reveal().into(),
-            false => Value::Null,
-        };
+        told["api_key"] = if flags.reveal { credential.reveal().into() } else { Value::Null };
         told
     };
     let one = |provider: &str| {
@@ -126,7 +124,7 @@ fn extract_env(flags: &EnvFlags) -> anyhow::Result<()> {
         for name in names {
             // Quoted: whatever is in it, a shell reads it back as it is.
             let value = credential.reveal().replace('\'', "'\\''");
-            text.push_str(&format!("{prefix}{name}='{value}'\n"));
+            let _ = writeln!(text, "{prefix}{name}='{value}'");
         }
     }
     std::io::stdout().write_all(text.as_bytes())?;

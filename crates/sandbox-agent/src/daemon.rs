@@ -50,7 +50,8 @@ pub(crate) struct Address {
 
 impl Address {
     fn url(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host =
+            if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         // Reached where it listens, on this machine.
         let host = if host == "0.0.0.0" { "127.0.0.1".to_owned() } else { host };
         format!("http://{host}:{}", self.port)

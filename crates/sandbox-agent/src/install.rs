@@ -44,8 +44,10 @@ async fn install(flags: AgentFlags) -> anyhow::Result<ExitCode> {
     base.retain(|name, _| ["PATH", "HOME", "USER", "LANG", "TMPDIR"].contains(&name.as_str()));
     let environment = Environment { base, server };
     let agents = Agents::alone(data, home, environment, flags.npm_registry.clone())?;
-    let versions =
-        Versions { native: flags.agent_version.clone(), adapter: flags.agent_process_version.clone() };
+    let versions = Versions {
+        native: flags.agent_version.clone(),
+        adapter: flags.agent_process_version.clone(),
+    };
     match flags.agent.as_deref() {
         Some(one) if one != "all" && !flags.all => {
             place::print(&one_agent(&agents, one, versions, flags.reinstall).await?)?;
@@ -129,17 +131,48 @@ enum Manager {
 pub(crate) fn desktop(command: &InstallCommand) -> anyhow::Result<ExitCode> {
     let InstallCommand::Desktop(flags) = command;
     let (install, mut packages) = match flags.package_manager {
-        Manager::Apt => ("apt-get install -y --no-install-recommends", vec![
-            "xvfb", "openbox", "xdotool", "imagemagick", "x11-xserver-utils", "dbus-x11", "xauth", "xclip",
-            "fonts-dejavu-core",
-        ]),
-        Manager::Dnf => ("dnf install -y", vec![
-            "xorg-x11-server-Xvfb", "openbox", "xdotool", "ImageMagick", "xrandr", "dbus-x11", "xauth",
-            "xclip", "dejavu-sans-fonts",
-        ]),
-        Manager::Apk => ("apk add", vec![
-            "xvfb", "openbox", "xdotool", "imagemagick", "xrandr", "dbus-x11", "xauth", "xclip", "font-dejavu",
-        ]),
+        Manager::Apt => (
+            "apt-get install -y --no-install-recommends",
+            vec![
+                "xvfb",
+                "openbox",
+                "xdotool",
+                "imagemagick",
+                "x11-xserver-utils",
+                "dbus-x11",
+                "xauth",
+                "xclip",
+                "fonts-dejavu-core",
+            ],
+        ),
+        Manager::Dnf => (
+            "dnf install -y",
+            vec![
+                "xorg-x11-server-Xvfb",
+                "openbox",
+                "xdotool",
+                "ImageMagick",
+                "xrandr",
+                "dbus-x11",
+                "xauth",
+                "xclip",
+                "dejavu-sans-fonts",
+            ],
+        ),
+        Manager::Apk => (
+            "apk add",
+            vec![
+                "xvfb",
+                "openbox",
+                "xdotool",
+                "imagemagick",
+                "xrandr",
+                "dbus-x11",
+                "xauth",
+                "xclip",
+                "font-dejavu",
+            ],
+        ),
     };
     if flags.no_fonts {
         packages.pop();

@@ -63,9 +63,9 @@ fn keep(server: Pid, signals: &Waiting) -> anyhow::Result<ExitCode> {
         }
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if pid == server {
-                let code = status.exit_status().unwrap_or_else(|| {
-                    128 + status.terminating_signal().unwrap_or_default()
-                });
+                let code = status
+                    .exit_status()
+                    .unwrap_or_else(|| 128 + status.terminating_signal().unwrap_or_default());
                 return Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)));
             }
         }

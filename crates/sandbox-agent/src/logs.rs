@@ -38,7 +38,11 @@ fn sweep(directory: &Path) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
         let ours = entry.file_name().to_string_lossy().starts_with("log-");
-        let age = entry.metadata().and_then(|about| about.modified()).ok().and_then(|at| at.elapsed().ok());
+        let age = entry
+            .metadata()
+            .and_then(|about| about.modified())
+            .ok()
+            .and_then(|at| at.elapsed().ok());
         if ours && age.is_some_and(|age| age > KEPT) {
             drop(std::fs::remove_file(entry.path()));
         }

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 /// This program's environment, as far as it is text.
-#[expect(clippy::disallowed_methods, reason = "the environment is read once, here")]
 pub(crate) fn environment() -> BTreeMap<String, String> {
     let all = std::env::vars_os();
-    all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 pub(crate) fn home(environment: &BTreeMap<String, String>) -> PathBuf {
@@ -19,7 +19,7 @@ pub(crate) fn home(environment: &BTreeMap<String, String>) -> PathBuf {
 /// `<data>/sandbox-agent`
 pub(crate) fn data(environment: &BTreeMap<String, String>) -> PathBuf {
     let named = environment.get("XDG_DATA_HOME").filter(|path| path.starts_with('/'));
-    let data = named.map(PathBuf::from).unwrap_or_else(|| home(environment).join(".local/share"));
+    let data = named.map_or_else(|| home(environment).join(".local/share"), PathBuf::from);
     data.join("sandbox-agent")
 }
 

@@ -20,7 +20,14 @@ use crate::{keeper, logs, place};
 pub(crate) struct Access {
     /// The token that opens the API. On a command line everybody on the machine can read it: better give
     /// --token-file or the environment variable
-    #[arg(short, long, global = true, env = "SANDBOX_AGENT_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "SANDBOX_AGENT_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     pub(crate) token: Option<String>,
     /// A file with the token in it
     #[arg(long, global = true, env = "SANDBOX_AGENT_TOKEN_FILE", value_name = "FILE")]
@@ -82,7 +89,12 @@ pub(crate) struct Flags {
     #[arg(long, env = "SANDBOX_AGENT_IDLE_SECS", default_value_t = 1800, value_name = "SECS")]
     agent_idle_secs: u64,
     /// How long a method of an agent may take; prompts may take as long as they do
-    #[arg(long, env = "SANDBOX_AGENT_ACP_REQUEST_TIMEOUT_MS", default_value_t = 120_000, value_name = "MS")]
+    #[arg(
+        long,
+        env = "SANDBOX_AGENT_ACP_REQUEST_TIMEOUT_MS",
+        default_value_t = 120_000,
+        value_name = "MS"
+    )]
     acp_request_timeout_ms: u64,
     /// Install no agent because somebody asks for it
     #[arg(long, env = "SANDBOX_AGENT_REQUIRE_PREINSTALL", value_parser = clap::builder::FalseyValueParser::new())]
@@ -103,8 +115,19 @@ pub(crate) struct Flags {
 
 /// Variables of the server's own environment that every process may see.
 const BASE: [&str; 13] = [
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TERM", "HOSTNAME",
-    "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH",
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TMPDIR",
+    "TERM",
+    "HOSTNAME",
+    "XDG_RUNTIME_DIR",
+    "LD_LIBRARY_PATH",
 ];
 
 /// And those whose names begin so.
@@ -213,7 +236,11 @@ impl Access {
             (Some(token), None) => Some(token),
             (None, Some(file)) => {
                 let text = std::fs::read_to_string(&file);
-                Some(text.with_context(|| format!("--token-file {}", file.display()))?.trim().to_owned())
+                Some(
+                    text.with_context(|| format!("--token-file {}", file.display()))?
+                        .trim()
+                        .to_owned(),
+                )
             }
             (None, None) => None,
         };
@@ -276,13 +303,16 @@ fn environment(flags: &Flags, own: BTreeMap<String, String>) -> anyhow::Result<E
         declare(&mut base, "--env", line)?;
     }
     // The token is for this server alone.
-    let server = own.into_iter().filter(|(name, _)| !name.starts_with("SANDBOX_AGENT_TOKEN")).collect();
+    let server =
+        own.into_iter().filter(|(name, _)| !name.starts_with("SANDBOX_AGENT_TOKEN")).collect();
     Ok(Environment { base, server })
 }
 
 fn read_lines(file: &Path) -> anyhow::Result<Vec<String>> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("--env-file {}", file.display()))?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("--env-file {}", file.display()))?;
+    let lines =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(lines.map(|line| line.strip_prefix("export ").unwrap_or(line).to_owned()).collect())
 }
 

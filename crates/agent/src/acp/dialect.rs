@@ -78,8 +78,9 @@ fn greeting() -> Value {
 }
 
 async fn create(server: &Server, params: &Value) -> Result<Value, Failed> {
-    let agent = params["agent"].as_str().ok_or_else(|| refused(INVALID_PARAMS, "missing `agent`"))?;
-    if !server.context.agents.knows(agent) {
+    let agent =
+        params["agent"].as_str().ok_or_else(|| refused(INVALID_PARAMS, "missing `agent`"))?;
+    if !crate::agents::is_known(agent) {
         return Err(refused(INVALID_PARAMS, format!("there is no agent {agent}")));
     }
     let process = server.process(agent, false).await?;
@@ -155,7 +156,11 @@ fn resource(path: &str) -> Value {
 }
 
 /// Passes a request of a session on to its agent.
-pub(super) async fn passed(server: &Server, method: &str, params: Value) -> Result<Result<Value, Value>, Problem> {
+pub(super) async fn passed(
+    server: &Server,
+    method: &str,
+    params: Value,
+) -> Result<Result<Value, Value>, Problem> {
     match pass(server, method, params).await {
         Ok(result) => Ok(Ok(result)),
         Err(Failed::Problem(problem)) => Err(problem),
@@ -181,7 +186,8 @@ async fn opened(
     let asked = session.as_str().ok_or_else(|| refused(INVALID_PARAMS, "missing `sessionId`"))?;
     let row = server.context.journal.session(asked.to_owned()).await.map_err(Problem::from)?;
     let row = row.filter(|row| row.server == server.key && row.destroyed_s.is_none());
-    let row = row.ok_or_else(|| refused(NO_SUCH_RESOURCE, format!("there is no session {asked}")))?;
+    let row =
+        row.ok_or_else(|| refused(NO_SUCH_RESOURCE, format!("there is no session {asked}")))?;
     let process = server.process(&row.agent, server.agent.is_some()).await?;
     if process.capabilities.get().is_none() && server.agent.is_none() {
         server.open(&process, &opening()).await?;
@@ -234,9 +240,8 @@ pub(super) fn permission(envelope: Envelope, options: &Value) -> Envelope {
     }
     let kinds: &[&str] = match word.to_ascii_lowercase().as_str() {
         "always" | "allow_always" | "allowed_always" => &["allow_always", "allow_once"],
-        "once" | "allow" | "allowed" | "allow_once" | "approved" | "approve" | "yes" | "selected" => {
-            &["allow_once", "allow_always"]
-        }
+        "once" | "allow" | "allowed" | "allow_once" | "approved" | "approve" | "yes"
+        | "selected" => &["allow_once", "allow_always"],
         "reject_always" => &["reject_always", "reject_once"],
         "cancelled" | "" => &[],
         _ => &["reject_once", "reject_always"],
@@ -244,7 +249,8 @@ pub(super) fn permission(envelope: Envelope, options: &Value) -> Envelope {
     // One that names an option means that option.
     let options = options.as_array().map(Vec::as_slice).unwrap_or_default();
     let named = options.iter().find(|option| option["optionId"] == word);
-    let of_kind = kinds.iter().find_map(|kind| options.iter().find(|option| option["kind"] == *kind));
+    let of_kind =
+        kinds.iter().find_map(|kind| options.iter().find(|option| option["kind"] == *kind));
     let outcome = match named.or(of_kind) {
         Some(option) => json!({ "outcome": "selected", "optionId": option["optionId"] }),
         None => json!({ "outcome": "cancelled" }),
@@ -264,7 +270,8 @@ mod tests {
         ]);
         let meant = |outcome: Value| {
             let text = json!({ "id": "1", "result": { "outcome": outcome } }).to_string();
-            permission(Envelope::parse(&text).unwrap(), &options).member("result")["outcome"].clone()
+            permission(Envelope::parse(&text).unwrap(), &options).member("result")["outcome"]
+                .clone()
         };
         let a = json!({ "outcome": "selected", "optionId": "a" });
         let b = json!({ "outcome": "selected", "optionId": "b" });

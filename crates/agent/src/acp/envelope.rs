@@ -140,7 +140,9 @@ mod tests {
         let text = r#"{"jsonrpc":"2.0","id":"x","method":"m","params":{"n":1.10,"_meta":{"a":1}},"later":[1]}"#;
         let envelope = Envelope::parse(text).unwrap().with_id(raw(&json!(7)));
         let told = envelope.text();
-        assert!(told.contains("1.10") && told.contains(r#""later":[1]"#) && told.contains(r#""id":7"#));
+        assert!(
+            told.contains("1.10") && told.contains(r#""later":[1]"#) && told.contains(r#""id":7"#)
+        );
     }
 
     #[test]

@@ -110,18 +110,24 @@ impl Feed {
             })
             .collect();
         if let Err(error) = self.inner.journal.append(self.inner.key, events).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "events of an agent are not kept");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "events of an agent are not kept"
+            );
         }
         self.recent().add(first, texts);
         self.inner.state.send_modify(|state| state.latest = last.sent);
     }
 
     /// Keeps what a client sent. It is not told to anybody.
-    pub(super) async fn keep(&self, session: Option<String>, payload: String) -> Result<(), JournalError> {
+    pub(super) async fn keep(
+        &self,
+        session: Option<String>,
+        payload: String,
+    ) -> Result<(), JournalError> {
         let mut last = self.inner.last.lock().await;
         last.number += 1;
-        let event =
-            NewEvent { number: last.number, sent: None, at_ms: now_ms(), session, payload };
+        let event = NewEvent { number: last.number, sent: None, at_ms: now_ms(), session, payload };
         self.inner.journal.append(self.inner.key, vec![event]).await
     }
 
@@ -175,12 +181,18 @@ impl Reader {
         let at_hand = self.feed.recent().after(self.after);
         if let Some(events) = at_hand {
             self.after = events.last().map_or(self.after, |(number, _)| *number);
-            return events.iter().map(|(number, text)| Frame::numbered("message", *number, text)).collect();
+            return events
+                .iter()
+                .map(|(number, text)| Frame::numbered("message", *number, text))
+                .collect();
         }
         let inner = &self.feed.inner;
         let events = inner.journal.sent_after(inner.key, self.after, (PAGE, PAGE_BYTES)).await;
         let events = events.unwrap_or_else(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "events of an agent cannot be read");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "events of an agent cannot be read"
+            );
             Vec::new()
         });
         let mut frames = Vec::new();

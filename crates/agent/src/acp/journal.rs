@@ -225,7 +225,8 @@ impl Journal {
         self.with(move |connection| {
             let ended = "UPDATE servers SET ended_ms = ?2 WHERE key = ?1";
             connection.prepare_cached(ended)?.execute(params![key, at_ms])?;
-            let destroyed = "UPDATE sessions SET destroyed_s = ?2 WHERE server = ?1 AND destroyed_s IS NULL";
+            let destroyed =
+                "UPDATE sessions SET destroyed_s = ?2 WHERE server = ?1 AND destroyed_s IS NULL";
             connection.prepare_cached(destroyed)?.execute(params![key, at_ms / 1000]).map(drop)
         })
         .await
@@ -241,7 +242,12 @@ impl Journal {
                 let mut insert = transaction.prepare_cached(sql)?;
                 for event in &events {
                     insert.execute(params![
-                        key, event.number, event.sent, event.at_ms, event.session, event.payload
+                        key,
+                        event.number,
+                        event.sent,
+                        event.at_ms,
+                        event.session,
+                        event.payload
                     ])?;
                 }
             }
@@ -319,7 +325,10 @@ impl Journal {
     }
 
     /// What can be set of an agent, as the newest session told it that did.
-    pub(super) async fn newest_options(&self, agent: String) -> Result<Option<String>, JournalError> {
+    pub(super) async fn newest_options(
+        &self,
+        agent: String,
+    ) -> Result<Option<String>, JournalError> {
         self.with(move |connection| {
             let sql = "SELECT config_options FROM sessions \
                 WHERE agent = ?1 AND config_options IS NOT NULL \
@@ -361,7 +370,10 @@ impl Journal {
 
     /// Gives the newest session that has none a name, and tells which it is: some clients name a session
     /// before they say so.
-    pub(super) async fn name_the_newest(&self, alias: String) -> Result<Option<SessionRow>, JournalError> {
+    pub(super) async fn name_the_newest(
+        &self,
+        alias: String,
+    ) -> Result<Option<SessionRow>, JournalError> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
             let sql = format!(
@@ -407,7 +419,8 @@ impl Journal {
     ) -> Result<(Vec<EventRow>, u64), JournalError> {
         self.with(move |connection| {
             let count = "SELECT count(*) FROM events WHERE session = ?1";
-            let total = connection.prepare_cached(count)?.query_row([&session], |row| row.get(0))?;
+            let total =
+                connection.prepare_cached(count)?.query_row([&session], |row| row.get(0))?;
             let sql = "SELECT server, number, sent, at_ms, payload FROM events WHERE session = ?1 \
                 ORDER BY server, number LIMIT ?2 OFFSET ?3";
             let mut statement = connection.prepare_cached(sql)?;

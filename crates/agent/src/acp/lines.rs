@@ -108,6 +108,6 @@ mod tests {
         let text = |text: &'static str| Line::Text(Bytes::from_static(text.as_bytes()));
         assert_eq!(lines(b"one\n\ntwo").await, [text("one"), text("two")]);
         assert_eq!(lines(b"123456789\nshort\n").await, [Line::TooLong(9), text("short")]);
-        assert_eq!(lines(&[b'x'; 300_000]).await, [Line::TooLong(300_000)]);
+        assert_eq!(lines(&vec![b'x'; 300_000]).await, [Line::TooLong(300_000)]);
     }
 }

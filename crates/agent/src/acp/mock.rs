@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 /// Serves until its input ends. `state` keeps sessions for `session/load`, if it can be written.
 pub fn run(state: Option<PathBuf>) -> io::Result<()> {
     let stdin = io::stdin();
-    let mut mock = Mock { out: io::stdout(), sessions: HashMap::new(), last: 0, waiting: None, state };
+    let mut mock =
+        Mock { out: io::stdout(), sessions: HashMap::new(), last: 0, waiting: None, state };
     for line in stdin.lock().lines() {
         let line = line?;
         match serde_json::from_str::<Value>(&line) {
@@ -69,7 +70,10 @@ impl Mock {
             "authenticate" => self.reply(id, &json!({})),
             "session/new" => {
                 let session = random();
-                self.sessions.insert(session.clone(), Session { mode: "normal".to_owned(), ..Session::default() });
+                self.sessions.insert(
+                    session.clone(),
+                    Session { mode: "normal".to_owned(), ..Session::default() },
+                );
                 self.save(&session);
                 let mut answer = self.described(&session);
                 answer["sessionId"] = session.into();
@@ -82,7 +86,7 @@ impl Mock {
                 self.reply(id, &json!({ "sessions": sessions }))
             }
             "session/set_mode" => self.set(id, params, |session| {
-                session.mode = params["modeId"].as_str().unwrap_or_default().to_owned();
+                params["modeId"].as_str().unwrap_or_default().clone_into(&mut session.mode);
             }),
             "session/set_config_option" => {
                 let name = params["configId"].as_str().unwrap_or_default().to_owned();
@@ -119,7 +123,12 @@ impl Mock {
         self.reply(id, &described)
     }
 
-    fn set(&mut self, id: &Value, params: &Value, change: impl FnOnce(&mut Session)) -> io::Result<()> {
+    fn set(
+        &mut self,
+        id: &Value,
+        params: &Value,
+        change: impl FnOnce(&mut Session),
+    ) -> io::Result<()> {
         let session = params["sessionId"].as_str().unwrap_or_default().to_owned();
         let Some(found) = self.sessions.get_mut(&session) else {
             return self.fail(id, -32002, &format!("no session {session}"));
@@ -182,20 +191,24 @@ impl Mock {
             { "optionId": "reject", "name": "Reject", "kind": acp::PermissionOptionKind::RejectOnce },
         ]);
         let params = json!({ "sessionId": session, "toolCall": { "toolCallId": "call-1" }, "options": options });
-        let request = json!({ "id": self.last, "method": "session/request_permission", "params": params });
+        let request =
+            json!({ "id": self.last, "method": "session/request_permission", "params": params });
         self.send(request)?;
         Ok(self.last)
     }
 
     fn answer(&mut self, id: &Value, message: &Value) -> io::Result<()> {
-        let waiting = self.waiting.take_if(|waiting| waiting.asked.is_some_and(|asked| *id == asked));
+        let waiting =
+            self.waiting.take_if(|waiting| waiting.asked.is_some_and(|asked| *id == asked));
         let Some(waiting) = waiting else {
-            let params = json!({ "id": id, "result": message["result"], "error": message["error"] });
+            let params =
+                json!({ "id": id, "result": message["result"], "error": message["error"] });
             return self.notify("mock/client_response", &params);
         };
         let outcome = &message["result"]["outcome"];
         let allowed = matches!(outcome["optionId"].as_str(), Some("allow" | "always"));
-        let (status, text) = if allowed { ("completed", "allowed") } else { ("failed", "rejected") };
+        let (status, text) =
+            if allowed { ("completed", "allowed") } else { ("failed", "rejected") };
         self.tool_update(&waiting.session, status, text)?;
         let text = if allowed { " It was allowed." } else { " It was not allowed." };
         self.update(&waiting.session, &chunk("agent_message_chunk", text))?;
@@ -205,7 +218,8 @@ impl Mock {
     }
 
     fn cancel(&mut self, params: &Value) -> io::Result<()> {
-        let waiting = self.waiting.take_if(|waiting| params["sessionId"] == waiting.session.as_str());
+        let waiting =
+            self.waiting.take_if(|waiting| params["sessionId"] == waiting.session.as_str());
         match waiting {
             Some(waiting) => self.stop(&waiting.prompt, acp::StopReason::Cancelled),
             None => Ok(()),
@@ -242,7 +256,9 @@ impl Mock {
     }
 
     fn save(&self, session: &str) {
-        let (Some(file), Some(found)) = (self.file(session), self.sessions.get(session)) else { return };
+        let (Some(file), Some(found)) = (self.file(session), self.sessions.get(session)) else {
+            return;
+        };
         if let (Some(directory), Ok(text)) = (file.parent(), serde_json::to_vec(found)) {
             // Kept if it can be: sessions end with the process otherwise.
             drop(std::fs::create_dir_all(directory));

@@ -144,7 +144,8 @@ pub(super) struct Start<'a> {
 impl AgentProcess {
     /// Starts an agent, and the task that owns it.
     pub(super) async fn start(start: Start<'_>) -> Result<Arc<Self>, SpawnError> {
-        let os = |source: std::io::Error| SpawnError::Os { command: start.agent.to_owned(), source };
+        let os =
+            |source: std::io::Error| SpawnError::Os { command: start.agent.to_owned(), source };
         let (stdin, to) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| os(errno.into()))?;
         let (from, stdout) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| os(errno.into()))?;
         let (errors, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| os(errno.into()))?;
@@ -469,13 +470,16 @@ async fn take(shared: &Shared, feed: &Feed, tracker: &Tracker, lines: Vec<Line>)
     }
     feed.tell(told).await;
     for (pending, envelope) in answers {
-        tracker.answered(&pending.method, &pending.params, pending.session.as_deref(), &envelope).await;
+        tracker
+            .answered(&pending.method, &pending.params, pending.session.as_deref(), &envelope)
+            .await;
         if matches!(pending.method.as_str(), "session/new" | "session/load" | "session/resume")
             && envelope.has("result")
         {
-            let session = pending.session.clone().or_else(|| {
-                envelope.member("result")["sessionId"].as_str().map(str::to_owned)
-            });
+            let session = pending
+                .session
+                .clone()
+                .or_else(|| envelope.member("result")["sessionId"].as_str().map(str::to_owned));
             shared.state().open.extend(session);
         }
         let said = pending.said.unwrap_or_default();

@@ -1,7 +1,5 @@
 //! `/v1/sessions…`: sessions as records, and what can be set of them.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,8 +11,8 @@ use super::dialect;
 use super::journal::{EventRow, SessionRow};
 use super::server::Server;
 use super::wire::{
-    ConfigOptionRequest, EventList, ModeRequest, ModelRequest, PageQuery, SessionEvent, SessionList,
-    SessionRecord, ThoughtLevelRequest,
+    ConfigOptionRequest, EventList, ModeRequest, ModelRequest, PageQuery, SessionEvent,
+    SessionList, SessionRecord, ThoughtLevelRequest,
 };
 use crate::app::App;
 use crate::openapi::ProblemBody;
@@ -40,7 +38,8 @@ pub(crate) fn routes() -> Router<App> {
 
 /// A session as it is told.
 pub(super) fn record(row: &SessionRow) -> Value {
-    let read = |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let read =
+        |text: &Option<String>| text.as_deref().and_then(|text| serde_json::from_str(text).ok());
     let record = SessionRecord {
         id: row.id.clone(),
         agent: row.agent.clone(),
@@ -337,7 +336,7 @@ async fn set(app: &App, id: &str, setting: Setting<'_>) -> Result<axum::Json<Val
             return Err(Problem::new(Code::StreamError, text).with("error", error));
         }
     }
-    remember(app, &server, &row, &setting).await?;
+    remember(&server, &row, &setting).await?;
     Ok(axum::Json(record(&find(app, &row.id).await?)))
 }
 
@@ -345,9 +344,8 @@ async fn set(app: &App, id: &str, setting: Setting<'_>) -> Result<axum::Json<Val
 fn ask(row: &SessionRow, setting: &Setting<'_>) -> Result<(&'static str, Value), Problem> {
     let options = parsed(row.config_options.as_deref());
     let options = options.as_array().map(Vec::as_slice).unwrap_or_default();
-    let option = |id: &str, value: &Value| {
-        json!({ "sessionId": row.id, "configId": id, "value": value })
-    };
+    let option =
+        |id: &str, value: &Value| json!({ "sessionId": row.id, "configId": id, "value": value });
     match setting {
         Setting::Option(id, value) => {
             let known: Vec<&Value> = options.iter().map(|option| &option["id"]).collect();
@@ -411,33 +409,18 @@ fn refused(what: &str, given: &str, known: &[&Value]) -> Problem {
 }
 
 /// Agents that answer without their new options are taken at their word.
-async fn remember(
-    app: &App,
-    server: &Arc<Server>,
-    row: &SessionRow,
-    setting: &Setting<'_>,
-) -> Result<(), Problem> {
+async fn remember(server: &Server, row: &SessionRow, setting: &Setting<'_>) -> Result<(), Problem> {
     let journal = &server.context.journal;
     let Some(mut now) = journal.session(row.id.clone()).await? else { return Ok(()) };
     let mut options = parsed(now.config_options.as_deref());
-    let (wanted, value): (Box<dyn Fn(&Value) -> bool + Send>, Value) = match setting {
-        Setting::Mode(mode) => {
-            (Box::new(|option| option["category"] == "mode"), (*mode).into())
-        }
-        Setting::Category(category, value) => {
-            let category = *category;
-            (Box::new(move |option| option["category"] == category), (*value).into())
-        }
-        Setting::Option(id, value) => {
-            let id = (*id).to_owned();
-            (Box::new(move |option| option["id"] == id.as_str()), (*value).clone())
-        }
+    let (member, wanted, value): (_, &str, Value) = match setting {
+        Setting::Mode(mode) => ("category", "mode", (*mode).into()),
+        Setting::Category(category, value) => ("category", *category, (*value).into()),
+        Setting::Option(id, value) => ("id", *id, (*value).clone()),
     };
-    let list = options.as_array_mut().into_iter().flatten();
-    let Some(option) = list.into_iter().find(|option| wanted(option)) else { return Ok(()) };
+    let mut list = options.as_array_mut().into_iter().flatten();
+    let Some(option) = list.find(|option| option[member] == wanted) else { return Ok(()) };
     option["currentValue"] = value;
-    drop(wanted);
     now.config_options = Some(options.to_string());
-    let _ = app;
     Ok(journal.put_session(now).await?)
 }

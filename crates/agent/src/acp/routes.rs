@@ -66,7 +66,7 @@ pub(crate) async fn post(
     let text = text(request.into_body()).await?;
     let envelope = read(&text)?;
     if let Some(agent) = &query.agent
-        && !app.agents.knows(agent)
+        && !crate::agents::is_known(agent)
     {
         return Err(Problem::unsupported_agent(agent));
     }
@@ -164,7 +164,9 @@ fn check_headers(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 fn accepts(headers: &HeaderMap, kind: &str) -> bool {
-    let Some(accept) = headers.get(ACCEPT).and_then(|value| value.to_str().ok()) else { return true };
+    let Some(accept) = headers.get(ACCEPT).and_then(|value| value.to_str().ok()) else {
+        return true;
+    };
     let family = kind.split('/').next().unwrap_or_default();
     accept.split(',').any(|one| {
         let one = one.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -181,14 +183,14 @@ async fn text(body: Body) -> Result<String, Problem> {
         }
         Err(_) => return Err(Problem::invalid("the body broke off")),
     };
-    String::from_utf8(bytes.into()).map_err(|_| Problem::invalid("invalid JSON body: it is not UTF-8"))
+    String::from_utf8(bytes.into())
+        .map_err(|_| Problem::invalid("invalid JSON body: it is not UTF-8"))
 }
 
 fn read(text: &str) -> Result<Envelope, Problem> {
     match text.trim_start().as_bytes().first() {
-        Some(b'{') => {
-            Envelope::parse(text).map_err(|error| Problem::invalid(format!("invalid JSON body: {error}")))
-        }
+        Some(b'{') => Envelope::parse(text)
+            .map_err(|error| Problem::invalid(format!("invalid JSON body: {error}"))),
         _ => match serde_json::from_str::<serde::de::IgnoredAny>(text) {
             Ok(_) => Err(Problem::invalid("request body must be a JSON-RPC object")),
             Err(error) => Err(Problem::invalid(format!("invalid JSON body: {error}"))),

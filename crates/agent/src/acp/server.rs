@@ -111,7 +111,10 @@ impl Server {
     }
 
     /// Takes a message of a client's. Gives the answer of a request.
-    pub(super) async fn post(self: Arc<Self>, envelope: Envelope) -> Result<Option<Box<RawValue>>, Problem> {
+    pub(super) async fn post(
+        self: Arc<Self>,
+        envelope: Envelope,
+    ) -> Result<Option<Box<RawValue>>, Problem> {
         self.used_ms.store(now_ms(), Ordering::Relaxed);
         let kept = self.feed.keep(envelope.session(), envelope.text());
         let (kept, posted) = tokio::join!(kept, self.act(envelope));
@@ -138,7 +141,9 @@ impl Server {
                     tokio::time::sleep(SECOND_VOICE).await;
                 }
                 // To something that is over: nothing that a client could do about it.
-                if let Some(process) = self.alive().await.into_iter().find(|process| process.asked(&id)) {
+                if let Some(process) =
+                    self.alive().await.into_iter().find(|process| process.asked(&id))
+                {
                     process.notify(envelope).await;
                 }
                 Ok(None)
@@ -160,7 +165,12 @@ impl Server {
             && let Some(session) = envelope.session()
             && let Err(refused) = self.reopen(&process, &session).await?
         {
-            return Ok(raw_envelope(&Envelope::error(&id, NO_SUCH_RESOURCE, &refused, Value::Null)));
+            return Ok(raw_envelope(&Envelope::error(
+                &id,
+                NO_SUCH_RESOURCE,
+                &refused,
+                Value::Null,
+            )));
         }
         let answer = self.ask(&process, envelope, Publish::Feed, false).await?;
         if method == "initialize" && answer.0.has("result") {
@@ -197,7 +207,11 @@ impl Server {
 
     /// The process of an agent, started if it does not run. `opened`: the connection is opened as the
     /// client did before.
-    pub(super) async fn process(&self, agent: &str, opened: bool) -> Result<Arc<AgentProcess>, Problem> {
+    pub(super) async fn process(
+        &self,
+        agent: &str,
+        opened: bool,
+    ) -> Result<Arc<AgentProcess>, Problem> {
         let started = self.closed.run_until_cancelled(self.started(agent, opened)).await;
         started.unwrap_or_else(|| Err(Problem::session_not_found(&self.id)))
     }
@@ -274,7 +288,8 @@ impl Server {
         let envelope = Envelope::request("initialize", params);
         let (answer, _) = self.ask(process, envelope, Publish::Asker, false).await?;
         if !answer.has("result") {
-            let message = answer.member("error")["message"].as_str().unwrap_or("no reason").to_owned();
+            let message =
+                answer.member("error")["message"].as_str().unwrap_or("no reason").to_owned();
             let text = format!("{} refused to be initialized: {message}", process.agent);
             return Err(Problem::new(Code::StreamError, text));
         }
@@ -292,17 +307,24 @@ impl Server {
         if process.has_open(session) {
             return Ok(Ok(()));
         }
-        let row = self.context.journal.session(session.to_owned()).await.map_err(Problem::internal)?;
+        let row =
+            self.context.journal.session(session.to_owned()).await.map_err(Problem::internal)?;
         // Unknown to us: the agent says what it thinks of it.
         let Some(row) = row.filter(|row| row.server == self.key) else { return Ok(Ok(())) };
         let capabilities = process.capabilities.get().cloned().unwrap_or_default();
         if capabilities["agentCapabilities"]["loadSession"] != true {
-            let text = format!("{} was started again and cannot load earlier sessions", process.agent);
+            let text =
+                format!("{} was started again and cannot load earlier sessions", process.agent);
             return Ok(Err(text));
         }
-        let init: Value = row.init.as_deref().and_then(|init| serde_json::from_str(init).ok()).unwrap_or_default();
+        let init: Value = row
+            .init
+            .as_deref()
+            .and_then(|init| serde_json::from_str(init).ok())
+            .unwrap_or_default();
         let params = json!({ "sessionId": session, "cwd": init["cwd"] });
-        let envelope = self.amended(&process.agent, Envelope::request("session/load", &params)).await;
+        let envelope =
+            self.amended(&process.agent, Envelope::request("session/load", &params)).await;
         process.mute(session, true);
         let asked = self.ask(process, envelope, Publish::Asker, false).await;
         process.mute(session, false);
@@ -311,8 +333,12 @@ impl Server {
             process.opened(session);
             return Ok(Ok(()));
         }
-        let message = answer.member("error")["message"].as_str().unwrap_or("no reason").to_owned();
-        Ok(Err(format!("{} could not load the session: {message}", process.agent)))
+        let error = answer.member("error");
+        let message = error["message"].as_str().unwrap_or("no reason");
+        // Some say no more than "Internal error", and why beside it.
+        let details = error["data"]["details"].as_str().map(|details| format!(" ({details})"));
+        let details = details.unwrap_or_default();
+        Ok(Err(format!("{} could not load the session: {message}{details}", process.agent)))
     }
 
     /// The parameters of a new or loaded session, with what is configured for its directory.
@@ -340,7 +366,10 @@ impl Server {
     async fn own_settings(&self, session: &str) -> (Option<Value>, Option<Value>) {
         let found = self.context.journal.own_settings(session.to_owned()).await;
         let (mcp, skills) = found.unwrap_or_else(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "a session's settings cannot be read");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "a session's settings cannot be read"
+            );
             (None, None)
         });
         let read = |text: Option<String>| text.and_then(|text| serde_json::from_str(&text).ok());
@@ -407,7 +436,8 @@ impl Server {
 async fn usable(asked: &Path, home: &Path) -> PathBuf {
     let (asked, home) = (asked.to_owned(), home.to_owned());
     crate::blocking::blocking(move || {
-        let fits = asked.is_absolute() && (asked.is_dir() || std::fs::create_dir_all(&asked).is_ok());
+        let fits =
+            asked.is_absolute() && (asked.is_dir() || std::fs::create_dir_all(&asked).is_ok());
         if fits { asked } else { home }
     })
     .await
@@ -425,7 +455,8 @@ fn merged(given: Vec<Value>, configured: Vec<Value>) -> Vec<Value> {
 }
 
 pub(super) fn exited(agent: &str, exit: &Exit) -> Problem {
-    let code = exit.code.map_or_else(|| "by a signal".to_owned(), |code| format!("with code {code}"));
+    let code =
+        exit.code.map_or_else(|| "by a signal".to_owned(), |code| format!("with code {code}"));
     Problem::new(Code::AgentProcessExited, format!("{agent} exited {code}"))
         .with("agent", agent)
         .with("details", json!({ "exitCode": exit.code, "stderr": exit.stderr }))

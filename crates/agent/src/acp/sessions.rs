@@ -107,6 +107,9 @@ fn without_secrets(params: &Value) -> Value {
 
 fn log(kept: Result<(), JournalError>) {
     if let Err(error) = kept {
-        tracing::error!(error = &error as &dyn std::error::Error, "a session could not be recorded");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "a session could not be recorded"
+        );
     }
 }

@@ -111,7 +111,13 @@ fn json(home: &Path, name: &str) -> Option<Value> {
 fn amp(home: &Path, found: &mut Found) {
     const NAME: &str = ".amp/config.json";
     const KEYS: [&str; 7] = [
-        "anthropicApiKey", "anthropic_api_key", "apiKey", "api_key", "accessToken", "access_token", "token",
+        "anthropicApiKey",
+        "anthropic_api_key",
+        "apiKey",
+        "api_key",
+        "accessToken",
+        "access_token",
+        "token",
     ];
     let Some(config) = json(home, NAME) else { return };
     for place in [&config, &config["auth"], &config["anthropic"]] {
@@ -177,9 +183,9 @@ fn has_expired(at: &Value) -> bool {
     let now = now_ms();
     match at {
         Value::Number(ms) => ms.as_u64().is_some_and(|ms| ms > 0 && ms < now),
-        Value::String(text) => text.parse::<jiff::Timestamp>().is_ok_and(|at| {
-            u64::try_from(at.as_millisecond()).unwrap_or_default() < now
-        }),
+        Value::String(text) => text
+            .parse::<jiff::Timestamp>()
+            .is_ok_and(|at| u64::try_from(at.as_millisecond()).unwrap_or_default() < now),
         _ => false,
     }
 }
@@ -197,11 +203,20 @@ mod tests {
             fs::write(path, text).unwrap();
         };
         let none = BTreeMap::from([("ANTHROPIC_API_KEY".to_owned(), String::new())]);
-        write(".claude/.credentials.json", r#"{"claudeAiOauth":{"accessToken":"t","expiresAt":1000}}"#);
+        write(
+            ".claude/.credentials.json",
+            r#"{"claudeAiOauth":{"accessToken":"t","expiresAt":1000}}"#,
+        );
         write(".codex/auth.json", "{ not JSON");
         assert!(find(home.path(), &none, true).is_empty());
-        write(".claude/.credentials.json", r#"{"claudeAiOauth":{"accessToken":"token-of-some-length","expiresAt":99999999999999}}"#);
-        write(".local/share/opencode/auth.json", r#"{"openai":{"type":"api","key":"sk-1234567890"}}"#);
+        write(
+            ".claude/.credentials.json",
+            r#"{"claudeAiOauth":{"accessToken":"token-of-some-length","expiresAt":99999999999999}}"#,
+        );
+        write(
+            ".local/share/opencode/auth.json",
+            r#"{"openai":{"type":"api","key":"sk-1234567890"}}"#,
+        );
         let found = find(home.path(), &none, true);
         assert_eq!(found["anthropic"].kind, "oauth");
         assert_eq!(found["openai"].redacted(), "sk-1...7890");

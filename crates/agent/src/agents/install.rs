@@ -58,7 +58,9 @@ pub struct Artifact {
 pub enum InstallError {
     #[error("there is no agent {0}")]
     Unknown(String),
-    #[error("npm is required to install {0}: install Node.js 20 or later with npm, and see that both are on the PATH")]
+    #[error(
+        "npm is required to install {0}: install Node.js 20 or later with npm, and see that both are on the PATH"
+    )]
     NoNpm(String),
     #[error("{package}: a version is expected, like 1.2.3; not {version}")]
     Version { package: String, version: String },
@@ -74,7 +76,9 @@ impl InstallError {
     fn agent(&self) -> &str {
         match self {
             Self::Unknown(agent) | Self::NoNpm(agent) => agent,
-            Self::Npm { agent, .. } | Self::Incomplete { agent, .. } | Self::Disk { agent, .. } => agent,
+            Self::Npm { agent, .. } | Self::Incomplete { agent, .. } | Self::Disk { agent, .. } => {
+                agent
+            }
             Self::Version { package, .. } => package,
         }
     }
@@ -170,7 +174,8 @@ impl Agents {
         let job = Job { versions: versions.clone(), progress: progress.clone(), outcome };
         loop {
             let other = {
-                let mut running = self.inner.jobs.running.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut running =
+                    self.inner.jobs.running.lock().unwrap_or_else(PoisonError::into_inner);
                 match running.get(agent) {
                     Some(other) if other.versions == versions => {
                         let (lines, outcome) = (other.progress.subscribe(), other.outcome.clone());
@@ -192,7 +197,13 @@ impl Agents {
         let agents = self.clone();
         self.inner.tasks.spawn(async move {
             let outcome = agents.work(found, versions, again, progress).await;
-            agents.inner.jobs.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&found.id);
+            agents
+                .inner
+                .jobs
+                .running
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(&found.id);
             tell.send_replace(Some(outcome));
         });
         Ok(Progress { lines, outcome: job.outcome })
@@ -209,7 +220,10 @@ impl Agents {
         if agent.id == "mock" {
             return Ok(Installed { already: true, artifacts: vec![built_in(&self.inner.mock.0)] });
         }
-        let disk = |error: io::Error| InstallError::Disk { agent: agent.id.clone(), why: error.to_string() };
+        let disk = |error: io::Error| InstallError::Disk {
+            agent: agent.id.clone(),
+            why: error.to_string(),
+        };
         let processes = self.inner.bin.join("agent_processes");
         // Other servers may use the same directory: one installs, the others wait, and find it done.
         let lock = {
@@ -267,17 +281,16 @@ fn built_in(program: &Path) -> Artifact {
 
 fn locked(processes: &Path, agent: &str) -> io::Result<File> {
     fs::create_dir_all(processes)?;
-    let file = File::options()
-        .create(true)
-        .append(true)
-        .open(processes.join(format!(".lock-{agent}")))?;
+    let file =
+        File::options().create(true).append(true).open(processes.join(format!(".lock-{agent}")))?;
     file.lock()?;
     Ok(file)
 }
 
 /// Puts what was staged where it belongs, and makes the launcher and the native program's name.
 fn put_in_place(agent: &Agent, bin: &Path, stage: &Path) -> Result<Vec<Artifact>, InstallError> {
-    let disk = |error: io::Error| InstallError::Disk { agent: agent.id.clone(), why: error.to_string() };
+    let disk =
+        |error: io::Error| InstallError::Disk { agent: agent.id.clone(), why: error.to_string() };
     let modules = stage.join("node_modules");
     for part in agent.native.iter().chain(&agent.adapter) {
         if !modules.join(part.program()).is_file() {
@@ -366,4 +379,3 @@ fn write_script(path: &PathBuf, text: &str) -> io::Result<()> {
     executable(&fresh)?;
     fs::rename(fresh, path)
 }
-

@@ -79,9 +79,13 @@ impl Agents {
 impl Launch {
     /// What an agent is given of the server's environment: what is its provider's, and what it needs to
     /// find its model where that is told in other words than its own.
-    pub(crate) fn environment(&self, server: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    pub(crate) fn environment(
+        &self,
+        server: &BTreeMap<String, String>,
+    ) -> BTreeMap<String, String> {
         let Some(agent) = registry::find(self.agent) else { return BTreeMap::new() };
-        let of_it = |name: &str| agent.variables.iter().any(|start| name.starts_with(start.as_str()));
+        let of_it =
+            |name: &str| agent.variables.iter().any(|start| name.starts_with(start.as_str()));
         let mut env: BTreeMap<String, String> = server
             .iter()
             .filter(|(name, value)| of_it(name) && !value.is_empty())
@@ -100,10 +104,10 @@ impl Launch {
         match self.agent {
             "codex" => codex(env),
             "opencode" => opencode(env),
-            "gemini" => {
-                if env.contains_key("GOOGLE_GEMINI_BASE_URL") {
-                    env.entry("GEMINI_MODEL".to_owned()).or_insert_with(|| "gemini-2.5-flash".to_owned());
-                }
+            // Without a model it asks another one which to take, for minutes.
+            "gemini" if env.contains_key("GOOGLE_GEMINI_BASE_URL") => {
+                env.entry("GEMINI_MODEL".to_owned())
+                    .or_insert_with(|| "gemini-2.5-flash".to_owned());
             }
             "pi" => {
                 let program = self.data.join("pi").display().to_string();
@@ -137,14 +141,18 @@ fn opencode(env: &mut BTreeMap<String, String>) {
     {
         *base = format!("{}/v1", base.trim_end_matches('/'));
     }
-    let steered = ["ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"].iter().any(|name| env.contains_key(*name));
+    let steered =
+        ["ANTHROPIC_BASE_URL", "OPENAI_BASE_URL"].iter().any(|name| env.contains_key(*name));
     let given = env.get("OPENCODE_CONFIG_CONTENT").map_or("{}", String::as_str);
     let Ok(serde_json::Value::Object(mut config)) = serde_json::from_str(given) else { return };
     // Left to itself it asks a model that its maker hosts.
     let chosen = ["model", "enabled_providers", "disabled_providers"];
     if steered && !chosen.iter().any(|name| config.contains_key(*name)) {
         config.insert("disabled_providers".to_owned(), json!(["opencode"]));
-        env.insert("OPENCODE_CONFIG_CONTENT".to_owned(), serde_json::Value::Object(config).to_string());
+        env.insert(
+            "OPENCODE_CONFIG_CONTENT".to_owned(),
+            serde_json::Value::Object(config).to_string(),
+        );
     }
 }
 
@@ -187,13 +195,21 @@ mod tests {
 
     fn launch(agent: &str) -> Launch {
         let agent = &registry::find(agent).unwrap().id;
-        Launch { command: String::new(), args: Vec::new(), agent, home: "/h".into(), data: "/d/bin".into() }
+        Launch {
+            command: String::new(),
+            args: Vec::new(),
+            agent,
+            home: "/h".into(),
+            data: "/d/bin".into(),
+        }
     }
 
     #[test]
     fn an_agent_sees_its_providers_variables_and_no_others() {
         let server: BTreeMap<String, String> = [
-            ("ANTHROPIC_API_KEY", "a"), ("OPENAI_API_KEY", "o"), ("AWS_SECRET_ACCESS_KEY", "w"),
+            ("ANTHROPIC_API_KEY", "a"),
+            ("OPENAI_API_KEY", "o"),
+            ("AWS_SECRET_ACCESS_KEY", "w"),
             ("CLAUDE_API_KEY", ""),
         ]
         .into_iter()
@@ -201,7 +217,9 @@ mod tests {
         .collect();
         let claude = launch("claude").environment(&server);
         assert_eq!(claude["ANTHROPIC_API_KEY"], "a");
-        assert!(!claude.contains_key("OPENAI_API_KEY") && !claude.contains_key("AWS_SECRET_ACCESS_KEY"));
+        assert!(
+            !claude.contains_key("OPENAI_API_KEY") && !claude.contains_key("AWS_SECRET_ACCESS_KEY")
+        );
         assert!(!claude.contains_key("CLAUDE_API_KEY"));
         assert!(!launch("codex").environment(&server).contains_key("ANTHROPIC_API_KEY"));
     }

@@ -26,8 +26,18 @@ const TOLD: usize = 4000;
 
 /// Variables of the server's environment that npm may see: how to reach a registry.
 const PASSED: [&str; 12] = [
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "NODE_EXTRA_CA_CERTS",
-    "SSL_CERT_FILE", "NPM_CONFIG_REGISTRY", "npm_config_registry", "NPM_CONFIG_USERCONFIG", "npm_config_cafile",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "NODE_EXTRA_CA_CERTS",
+    "SSL_CERT_FILE",
+    "NPM_CONFIG_REGISTRY",
+    "npm_config_registry",
+    "NPM_CONFIG_USERCONFIG",
+    "npm_config_cafile",
 ];
 
 /// What is needed to fetch.
@@ -49,7 +59,8 @@ impl Fetch<'_> {
         say: &(dyn Fn(String) + Sync),
     ) -> Result<(), InstallError> {
         let pinned = *versions == Versions::default();
-        let (manifest, lock) = if pinned { pinned_files(agent)? } else { (chosen(agent, versions)?, None) };
+        let (manifest, lock) =
+            if pinned { pinned_files(agent)? } else { (chosen(agent, versions)?, None) };
         let stage = self.stage.to_owned();
         let written = blocking(move || {
             std::fs::write(stage.join("package.json"), manifest)?;
@@ -71,16 +82,28 @@ impl Fetch<'_> {
     ) -> Result<(), InstallError> {
         let failed = |said: String| InstallError::Npm { agent: agent.id.clone(), said };
         let mut args: Vec<String> = [
-            verb, "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=http",
-            "--prefer-offline", "--omit=dev", "--logs-max=0", "--fetch-retries=1", "--fetch-retry-mintimeout=1000",
-            "--fetch-retry-maxtimeout=3000", "--fetch-timeout=60000",
+            verb,
+            "--ignore-scripts",
+            "--no-audit",
+            "--no-fund",
+            "--no-update-notifier",
+            "--loglevel=http",
+            "--prefer-offline",
+            "--omit=dev",
+            "--logs-max=0",
+            "--fetch-retries=1",
+            "--fetch-retry-mintimeout=1000",
+            "--fetch-retry-maxtimeout=3000",
+            "--fetch-timeout=60000",
         ]
         .map(str::to_owned)
         .into();
         args.extend(self.registry.map(|registry| format!("--registry={registry}")));
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.to_string()))?;
+        let (read, write) =
+            pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed(errno.to_string()))?;
         rustix::io::ioctl_fionbio(&read, true).map_err(|errno| failed(errno.to_string()))?;
-        let output = pipe::Receiver::from_owned_fd(read).map_err(|error| failed(error.to_string()))?;
+        let output =
+            pipe::Receiver::from_owned_fd(read).map_err(|error| failed(error.to_string()))?;
         let stdout = write.try_clone().map_err(|error| failed(error.to_string()))?;
         let stdin = nothing().map_err(|error| failed(error.to_string()))?;
         let order = Order {
@@ -143,7 +166,8 @@ fn complain(complaint: &mut String, line: &str) {
 /// A line of npm's that tells of a package.
 fn progress(line: &str) -> Option<String> {
     let rest = line.strip_prefix("npm http ")?;
-    let package = rest.split_ascii_whitespace().find(|word| word.starts_with("http") || word.contains("://"));
+    let package =
+        rest.split_ascii_whitespace().find(|word| word.starts_with("http") || word.contains("://"));
     Some(match package {
         // Without the registry's address, which may hold a name and a password.
         Some(url) => match url.split_once("://").and_then(|(_, rest)| rest.split_once('/')) {

@@ -55,9 +55,24 @@ static AGENTS: LazyLock<Vec<Agent>> = LazyLock::new(|| {
 
 /// What can be said of an agent, in the order of the contract.
 pub(super) const CAPABILITIES: [&str; 18] = [
-    "planMode", "permissions", "questions", "toolCalls", "toolResults", "textMessages", "images",
-    "fileAttachments", "sessionLifecycle", "errorEvents", "reasoning", "status", "commandExecution",
-    "fileChanges", "mcpTools", "streamingDeltas", "itemStarted", "sharedProcess",
+    "planMode",
+    "permissions",
+    "questions",
+    "toolCalls",
+    "toolResults",
+    "textMessages",
+    "images",
+    "fileAttachments",
+    "sessionLifecycle",
+    "errorEvents",
+    "reasoning",
+    "status",
+    "commandExecution",
+    "fileChanges",
+    "mcpTools",
+    "streamingDeltas",
+    "itemStarted",
+    "sharedProcess",
 ];
 
 pub(super) fn all() -> &'static [Agent] {
@@ -104,7 +119,8 @@ mod tests {
                 assert!(CAPABILITIES.contains(&capability.as_str()), "{capability}");
             }
             for part in agent.native.iter().chain(&agent.adapter) {
-                let lock: serde_json::Value = serde_json::from_str(lock(&agent.id).unwrap()).unwrap();
+                let lock: serde_json::Value =
+                    serde_json::from_str(lock(&agent.id).unwrap()).unwrap();
                 let root = &lock["packages"][""]["dependencies"][&part.package];
                 assert!(root.is_string(), "{}: {} is not locked", agent.id, part.package);
                 for (name, package) in lock["packages"].as_object().unwrap() {
@@ -113,7 +129,8 @@ mod tests {
                         let only = package[member].as_array();
                         only.is_none_or(|only| only.iter().any(|one| one == word))
                     };
-                    let foreign = !here("os", "linux") || !here("cpu", "x64") || !here("libc", "glibc");
+                    let foreign =
+                        !here("os", "linux") || !here("cpu", "x64") || !here("libc", "glibc");
                     let checked = package["integrity"].is_string();
                     assert!(name.is_empty() || foreign || checked, "{name}");
                     assert!(package["resolved"].is_null(), "{name}");

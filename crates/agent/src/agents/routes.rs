@@ -73,14 +73,18 @@ pub(crate) async fn install(
     if query.stream {
         return Ok(events::response(app.until_stopped(frames(progress))));
     }
-    patience::answer_after(FIRST_SIGN, async move { Ok(InstallResult::from(progress.await?)) }).await
+    patience::answer_after(FIRST_SIGN, async move { Ok(InstallResult::from(progress.await?)) })
+        .await
 }
 
 fn frames(progress: Progress) -> impl futures_util::Stream<Item = Vec<Frame>> + Send {
     futures_util::stream::unfold(Some(progress), |progress| async {
         let mut progress = progress?;
         if let Some(line) = progress.line().await {
-            return Some((vec![Frame::of("progress", &json!({ "message": line }))], Some(progress)));
+            return Some((
+                vec![Frame::of("progress", &json!({ "message": line }))],
+                Some(progress),
+            ));
         }
         let last = match progress.outcome().await {
             Ok(installed) => Frame::of("done", &InstallResult::from(installed)),
@@ -130,8 +134,10 @@ async fn info(
         version,
         path,
         capabilities,
-        server_status: since
-            .map(|since| AgentStatus { status: "running", uptime_ms: now_ms().saturating_sub(since) }),
+        server_status: since.map(|since| AgentStatus {
+            status: "running",
+            uptime_ms: now_ms().saturating_sub(since),
+        }),
         config_options: options,
         config_error: error,
     })

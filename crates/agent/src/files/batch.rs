@@ -27,9 +27,9 @@ pub(super) fn write(root: &Root, request: BatchRequest) -> Result<FsUploaded, Fi
 fn content(index: usize, file: BatchFile) -> Result<Vec<u8>, FileError> {
     match file.encoding.as_deref() {
         None | Some("utf8" | "utf-8" | "text") => Ok(file.content.into_bytes()),
-        Some("base64") => STANDARD
-            .decode(file.content)
-            .map_err(|error| FileError::Path(format!("files[{index}].content is no base64: {error}"))),
+        Some("base64") => STANDARD.decode(file.content).map_err(|error| {
+            FileError::Path(format!("files[{index}].content is no base64: {error}"))
+        }),
         Some(other) => Err(FileError::Path(format!(
             "files[{index}].encoding must be one of: utf8, base64; not {other}"
         ))),

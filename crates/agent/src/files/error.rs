@@ -49,7 +49,9 @@ impl FileError {
             Errno::NOTEMPTY => Self::NotEmpty(path),
             Errno::ACCESS | Errno::PERM | Errno::ROFS => Self::Denied(path),
             Errno::XDEV => Self::Outside(path),
-            Errno::LOOP => Self::Path(format!("too many links, or one of the kernel's own: {path}")),
+            Errno::LOOP => {
+                Self::Path(format!("too many links, or one of the kernel's own: {path}"))
+            }
             Errno::NAMETOOLONG => Self::Path(format!("too long: {path}")),
             Errno::INVAL => Self::Path(path),
             _ => Self::Os { path, text: describe(errno), errno: errno.raw_os_error() },

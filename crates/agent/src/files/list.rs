@@ -88,9 +88,8 @@ fn entry(directory: &OwnedFd, place: &Place, name: &OsStr) -> io::Result<Option<
         entry_type: kind(about.st_mode),
         size: u64::try_from(about.st_size).unwrap_or_default(),
         modified: rfc3339(about.st_mtime, i32::try_from(about.st_mtime_nsec).unwrap_or_default()),
-        target: target.map(|target| {
-            OsString::from_vec(target.into_bytes()).to_string_lossy().into_owned()
-        }),
+        target: target
+            .map(|target| OsString::from_vec(target.into_bytes()).to_string_lossy().into_owned()),
         mode: format!("{:04o}", about.st_mode & 0o7777),
     }))
 }

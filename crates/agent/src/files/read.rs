@@ -34,15 +34,16 @@ struct Extent {
 pub(super) fn etag(about: &Stat) -> String {
     format!(
         "\"{:x}-{:x}-{:x}{:08x}\"",
-        about.st_ino,
-        about.st_size,
-        about.st_mtime,
-        about.st_mtime_nsec
+        about.st_ino, about.st_size, about.st_mtime, about.st_mtime_nsec
     )
 }
 
 /// The answer to a `GET`.
-pub(super) async fn answer(root: Root, place: Place, asked: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn answer(
+    root: Root,
+    place: Place,
+    asked: HeaderMap,
+) -> Result<Response, Problem> {
     let opened = blocking(move || {
         let (file, about) = root.file(&place, OFlags::RDONLY)?;
         let file = File::from(file);
@@ -62,7 +63,8 @@ pub(super) async fn answer(root: Root, place: Place, asked: HeaderMap) -> Result
         Wanted::Unchanged => (StatusCode::NOT_MODIFIED, None),
         Wanted::Part(status, extent) => (status, Some(extent)),
         Wanted::Nothing => {
-            let problem = Problem::new(Code::RangeNotSatisfiable, format!("the file has {size} bytes"));
+            let problem =
+                Problem::new(Code::RangeNotSatisfiable, format!("the file has {size} bytes"));
             let mut response = problem.into_response();
             header(response.headers_mut(), CONTENT_RANGE, &format!("bytes */{size}"));
             return Ok(response);
@@ -118,36 +120,48 @@ fn wanted(asked: &HeaderMap, about: &Stat, size: u64) -> Wanted {
     if text(IF_RANGE).is_some_and(|condition| condition.trim() != etag) {
         return whole;
     }
-    match parse_range(range, size) {
-        // Several parts, or another unit: the whole is a right answer, too.
-        None => whole,
-        Some(None) => Wanted::Nothing,
-        Some(Some(extent)) => Wanted::Part(StatusCode::PARTIAL_CONTENT, extent),
+    match Range::parse(range, size) {
+        Range::Ignored => whole,
+        Range::Past => Wanted::Nothing,
+        Range::Part(extent) => Wanted::Part(StatusCode::PARTIAL_CONTENT, extent),
     }
 }
 
-/// `bytes=A-B`, `bytes=A-`, `bytes=-N`. `None`: not understood; `Some(None)`: past the end.
-fn parse_range(text: &str, size: u64) -> Option<Option<Extent>> {
-    let (first, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
-    let (first, last) = (first.trim(), last.trim());
-    if last.contains(',') {
-        return None;
+/// What a `range` header comes down to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Range {
+    Part(Extent),
+    /// It begins past the end.
+    Past,
+    /// Several parts, another unit, or no range at all: the whole is a right answer, too.
+    Ignored,
+}
+
+impl Range {
+    /// Reads `bytes=A-B`, `bytes=A-`, `bytes=-N`.
+    fn parse(text: &str, size: u64) -> Self {
+        match Self::bounds(text, size) {
+            None => Self::Ignored,
+            Some((from, to)) if from < size && from < to => {
+                Self::Part(Extent { from, length: to - from })
+            }
+            Some(_) => Self::Past,
+        }
     }
-    let (from, to) = if first.is_empty() {
-        let count: u64 = last.parse().ok()?;
-        if count == 0 {
-            return Some(None);
+
+    /// From where, and up to where.
+    fn bounds(text: &str, size: u64) -> Option<(u64, u64)> {
+        let (first, last) = text.trim().strip_prefix("bytes=")?.split_once('-')?;
+        let (first, last) = (first.trim(), last.trim());
+        if first.is_empty() {
+            let count: u64 = last.parse().ok()?;
+            return Some((size.saturating_sub(count), size));
         }
-        (size.saturating_sub(count), size)
-    } else {
         let from: u64 = first.parse().ok()?;
-        let to = if last.is_empty() { u64::MAX } else { last.parse::<u64>().ok()?.saturating_add(1) };
-        if to <= from {
-            return None;
-        }
-        (from, to.min(size))
-    };
-    Some((from < size).then(|| Extent { from, length: to - from }))
+        let to =
+            if last.is_empty() { u64::MAX } else { last.parse::<u64>().ok()?.saturating_add(1) };
+        (from < to).then_some((from, to.min(size)))
+    }
 }
 
 /// Reads an extent that fits in memory.
@@ -188,16 +202,18 @@ mod tests {
 
     #[test]
     fn ranges_are_read_as_the_standard_says() {
-        let part = |text| parse_range(text, 10);
-        assert_eq!(part("bytes=0-3"), Some(Some(Extent { from: 0, length: 4 })));
-        assert_eq!(part("bytes=8-"), Some(Some(Extent { from: 8, length: 2 })));
-        assert_eq!(part("bytes=8-99"), Some(Some(Extent { from: 8, length: 2 })));
-        assert_eq!(part("bytes=-3"), Some(Some(Extent { from: 7, length: 3 })));
-        assert_eq!(part("bytes=-99"), Some(Some(Extent { from: 0, length: 10 })));
-        assert_eq!(part("bytes=10-"), Some(None));
-        assert_eq!(part("bytes=-0"), Some(None));
-        assert_eq!(part("bytes=5-2"), None);
-        assert_eq!(part("bytes=0-1,3-4"), None);
-        assert_eq!(part("lines=0-1"), None);
+        let part = |text| Range::parse(text, 10);
+        let extent = |from, length| Range::Part(Extent { from, length });
+        assert_eq!(part("bytes=0-3"), extent(0, 4));
+        assert_eq!(part("bytes=8-"), extent(8, 2));
+        assert_eq!(part("bytes=8-99"), extent(8, 2));
+        assert_eq!(part("bytes=-3"), extent(7, 3));
+        assert_eq!(part("bytes=-99"), extent(0, 10));
+        assert_eq!(part("bytes=10-"), Range::Past);
+        assert_eq!(part("bytes=99-100"), Range::Past);
+        assert_eq!(part("bytes=-0"), Range::Past);
+        assert_eq!(part("bytes=5-2"), Range::Ignored);
+        assert_eq!(part("bytes=0-1,3-4"), Range::Ignored);
+        assert_eq!(part("lines=0-1"), Range::Ignored);
     }
 }

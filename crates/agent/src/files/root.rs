@@ -7,8 +7,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Stat, fstat, fstatfs,
-    mkdirat, open, openat2, readlinkat, statat,
+    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Stat, fstat, fstatfs, mkdirat,
+    open, openat2, readlinkat, statat,
 };
 use rustix::io::Errno;
 
@@ -56,7 +56,11 @@ impl Place {
     /// The path of something in this directory.
     pub(super) fn child(&self, name: &OsStr) -> String {
         let name = name.to_string_lossy();
-        if self.path.ends_with('/') { format!("{}{name}", self.path) } else { format!("{}/{name}", self.path) }
+        if self.path.ends_with('/') {
+            format!("{}{name}", self.path)
+        } else {
+            format!("{}/{name}", self.path)
+        }
     }
 }
 
@@ -66,7 +70,8 @@ impl Root {
     /// If the root is no directory.
     pub(crate) fn open(path: &Path, home: &Path, pending: Pending) -> std::io::Result<Self> {
         let path = path.canonicalize()?;
-        let directory = open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let directory =
+            open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         // Below `/` there is nothing to leave, and absolute links must work; below anything else a link
         // that begins at `/` means a place outside.
         let beneath =
@@ -141,7 +146,11 @@ impl Root {
 
     /// The directory a place lies in, and its name there. With `make`, directories that are missing
     /// are made.
-    pub(super) fn parent(&self, place: &Place, make: Parents) -> Result<(OwnedFd, OsString), FileError> {
+    pub(super) fn parent(
+        &self,
+        place: &Place,
+        make: Parents,
+    ) -> Result<(OwnedFd, OsString), FileError> {
         let below = &place.below;
         let Some(name) = below.file_name() else {
             return Err(FileError::Path(format!("the root itself, or no name: {}", place.path)));
@@ -149,14 +158,20 @@ impl Root {
         let parent = below.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let opened = match make {
-            Parents::Needed => self.look_up(parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()),
+            Parents::Needed => {
+                self.look_up(parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
+            }
             Parents::Made => self.make(parent),
         };
         Ok((opened.map_err(|errno| place.error(errno))?, name.to_owned()))
     }
 
     /// Where a file is to be written: links at its end are followed, as `open` would.
-    pub(super) fn target(&self, place: &Place, make: Parents) -> Result<(OwnedFd, OsString), FileError> {
+    pub(super) fn target(
+        &self,
+        place: &Place,
+        make: Parents,
+    ) -> Result<(OwnedFd, OsString), FileError> {
         let mut place = place.clone();
         for _ in 0..MOST_LINKS {
             let (parent, name) = self.parent(&place, make)?;
@@ -259,7 +274,6 @@ pub(super) fn kind(mode: u32) -> &'static str {
     if FileType::from_raw_mode(mode) == FileType::Directory { "directory" } else { "file" }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,7 +300,9 @@ mod tests {
             let opened = root.place(asked).and_then(|place| root.file(&place, OFlags::RDONLY));
             assert!(opened.is_err(), "{asked}");
         }
-        for asked in [format!("{base}/../secret"), format!("{base}//..//secret"), format!("{base}x/y")] {
+        for asked in
+            [format!("{base}/../secret"), format!("{base}//..//secret"), format!("{base}x/y")]
+        {
             let opened = root.place(&asked).and_then(|place| root.file(&place, OFlags::RDONLY));
             assert!(matches!(opened, Err(FileError::Outside(_))), "{asked}");
         }

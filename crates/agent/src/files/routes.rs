@@ -9,8 +9,9 @@ use httpkit::{Json, Query};
 
 use super::root::{Place, Root};
 use super::wire::{
-    BatchRequest, DeleteQuery, EntriesQuery, FsEntry, FsMoved, FsPath, FsStat, FsUploaded, FsWritten,
-    MkdirRequest, MoveRequest, PathQuery, PlaceQuery, SearchQuery, SearchResult, WatchQuery,
+    BatchRequest, DeleteQuery, EntriesQuery, FsEntry, FsMoved, FsPath, FsStat, FsUploaded,
+    FsWritten, MkdirRequest, MoveRequest, PathQuery, PlaceQuery, SearchQuery, SearchResult,
+    WatchQuery,
 };
 use super::{archive, batch, list, read, search, tree, unpack, watch, write};
 use crate::app::App;
@@ -224,9 +225,9 @@ pub(crate) async fn watch(
     Query(query): Query<WatchQuery>,
 ) -> Result<Response, Problem> {
     let (root, place) = (app.files.clone(), app.files.place(&query.path)?);
-    let directory = opened(root, place.clone()).await?;
+    let directory = opened(root.clone(), place.clone()).await?;
     let watch = blocking(move || {
-        watch::Watch::begin(directory, &place.path, query.recursive)
+        watch::Watch::begin(root, directory, &place.path, query.recursive)
             .map_err(|error| tree::os(&place, &error))
     });
     Ok(events::response(app.until_stopped(watch.await?.frames())))

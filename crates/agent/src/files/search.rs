@@ -95,7 +95,9 @@ impl Search<'_> {
             if self.name.is(&shown) {
                 match self.text {
                     None => self.add(&path, kind(found.st_mode), None)?,
-                    Some(text) if file_type.is_file() && found.st_size.cast_unsigned() <= LARGEST => {
+                    Some(text)
+                        if file_type.is_file() && found.st_size.cast_unsigned() <= LARGEST =>
+                    {
                         self.look_into(directory, name, &path, text)?;
                     }
                     Some(_) => {}

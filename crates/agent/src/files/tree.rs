@@ -61,12 +61,10 @@ fn remove(parent: BorrowedFd<'_>, name: &OsStr, depth: usize) -> io::Result<()> 
         return Err(Errno::NAMETOOLONG.into());
     }
     let directory = open_directory(parent, name)?;
-    each(&directory, &mut |entry| {
-        match unlinkat(&directory, entry, AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::ISDIR | Errno::PERM) => remove(directory.as_fd(), entry, depth + 1),
-            Err(errno) => Err(errno.into()),
-        }
+    each(&directory, &mut |entry| match unlinkat(&directory, entry, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR | Errno::PERM) => remove(directory.as_fd(), entry, depth + 1),
+        Err(errno) => Err(errno.into()),
     })?;
     match unlinkat(parent, name, AtFlags::REMOVEDIR) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -99,9 +97,13 @@ pub(super) fn rename(
     let flags = if overwrite { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
     match renameat_with(&source, &old, &target, &new, flags) {
         Ok(()) => Ok(()),
-        Err(Errno::XDEV) => carry(root.pending(), source.as_fd(), &old, (&target, &new, to), there.is_some())
-            .map_err(|error| os(to, &error)),
-        Err(Errno::INVAL) if overwrite || there.is_none() => Err(FileError::IntoItself(to.path.clone())),
+        Err(Errno::XDEV) => {
+            carry(root.pending(), source.as_fd(), &old, (&target, &new, to), there.is_some())
+                .map_err(|error| os(to, &error))
+        }
+        Err(Errno::INVAL) if overwrite || there.is_none() => {
+            Err(FileError::IntoItself(to.path.clone()))
+        }
         // A directory with something in it, or another kind: it steps aside first, and goes last.
         Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR | Errno::NOTDIR) if overwrite => {
             renameat_with(&source, &old, &target, &new, RenameFlags::EXCHANGE)

@@ -89,7 +89,9 @@ fn check(spool: &File) -> Result<(), FileError> {
     let mut magic = [0_u8; 2];
     let mut reader = spool;
     if matches!(reader.read(&mut magic), Ok(2)) && magic == [0x1f, 0x8b] {
-        return Err(FileError::Entry("is none: the body is compressed; send a plain tar".to_owned()));
+        return Err(FileError::Entry(
+            "is none: the body is compressed; send a plain tar".to_owned(),
+        ));
     }
     reader.rewind().map_err(|error| broken(&error))?;
     let mut archive = Archive::new(spool);
@@ -101,7 +103,9 @@ fn check(spool: &File) -> Result<(), FileError> {
             return Err(FileError::Entry(format!("too many: {MOST_ENTRIES} at most")));
         }
         let name = name(&entry)?;
-        if let (EntryType::Symlink | EntryType::Link, Some(name)) = (entry.header().entry_type(), &name) {
+        if let (EntryType::Symlink | EntryType::Link, Some(name)) =
+            (entry.header().entry_type(), &name)
+        {
             let target = link(&entry)?;
             if entry.header().entry_type() == EntryType::Link {
                 relative(&target)?;
@@ -146,7 +150,8 @@ impl Unpacking<'_> {
         match header.entry_type() {
             EntryType::Directory => {
                 let made = self.directory(&name)?;
-                let made = super::root::reopened(&made).map_err(|errno| self.error(&name, errno))?;
+                let made =
+                    super::root::reopened(&made).map_err(|errno| self.error(&name, errno))?;
                 // One that we could not write to would refuse its own entries.
                 fchmod(&made, mode | Mode::RWXU).map_err(|errno| self.error(&name, errno))?;
             }
@@ -182,7 +187,8 @@ impl Unpacking<'_> {
                 symlinkat(&target, &parent, &leaf)
             } else {
                 self.directory(parent_of(&target)).and_then(|from| {
-                    let linked = linkat(&from, self::leaf(&target), &parent, &leaf, AtFlags::empty());
+                    let linked =
+                        linkat(&from, self::leaf(&target), &parent, &leaf, AtFlags::empty());
                     linked.map_err(|errno| self.error(&target, errno))
                 })?;
                 Ok(())

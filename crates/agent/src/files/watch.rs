@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::io::unix::AsyncFd;
 
 use super::list::each;
-use super::root::{about, by_descriptor, reopened};
+use super::root::{Root, about, by_descriptor, reopened};
 use super::tree::open_directory;
 use crate::blocking::watched;
 use crate::events::Frame;
@@ -38,7 +38,9 @@ const CHANGES: WatchFlags = WatchFlags::CREATE
 #[derive(Debug)]
 pub(super) struct Watch {
     inotify: AsyncFd<OwnedFd>,
-    /// Directories by the kernel's number for each.
+    root: Root,
+    /// Directories by the kernel's number for each. Not held open: the kernel tells of the end of one only
+    /// when nobody has it.
     watched: HashMap<i32, Watched>,
     recursive: bool,
     full: bool,
@@ -46,17 +48,21 @@ pub(super) struct Watch {
 
 #[derive(Debug)]
 struct Watched {
-    directory: OwnedFd,
     path: String,
     depth: usize,
 }
 
 impl Watch {
     /// Begins to watch. To be called off the async workers, but within the runtime.
-    pub(super) fn begin(directory: OwnedFd, path: &str, recursive: bool) -> io::Result<Self> {
+    pub(super) fn begin(
+        root: Root,
+        directory: OwnedFd,
+        path: &str,
+        recursive: bool,
+    ) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let inotify = watched(inotify)?;
-        let mut watch = Self { inotify, watched: HashMap::new(), recursive, full: false };
+        let mut watch = Self { inotify, root, watched: HashMap::new(), recursive, full: false };
         watch.add(directory, path.to_owned(), 0)?;
         Ok(watch)
     }
@@ -88,7 +94,7 @@ impl Watch {
                 }
             }
         }
-        self.watched.insert(number, Watched { directory, path, depth });
+        self.watched.insert(number, Watched { path, depth });
         Ok(())
     }
 
@@ -113,33 +119,34 @@ impl Watch {
                 };
                 let flags = event.events();
                 if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
-                    frames.push(Frame::of("gap", &json!({ "message": "more changes than could be kept; look again" })));
+                    frames.push(Frame::of(
+                        "gap",
+                        &json!({ "message": "more changes than could be kept; look again" }),
+                    ));
                     continue;
                 }
                 let Some(watched) = self.watched.get(&event.wd()) else { continue };
-                let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
+                let name =
+                    event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()).to_owned());
                 let is_directory = flags.contains(ReadFlags::ISDIR);
                 let appeared = flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO);
-                if let (true, true, true, Some(name)) = (self.recursive, is_directory, appeared, &name) {
+                if let (true, true, true, Some(name)) =
+                    (self.recursive, is_directory, appeared, &name)
+                {
                     fresh.push((event.wd(), name.clone()));
                 }
                 if flags.contains(ReadFlags::IGNORED) {
                     gone.push(event.wd());
                     continue;
                 }
-                // Held open by us it is not deleted before we let go: only its links are gone.
-                let removed = name.is_none()
-                    && rustix::fs::fstat(&watched.directory).is_ok_and(|about| about.st_nlink == 0);
-                if removed {
-                    gone.push(event.wd());
-                }
                 let path = match &name {
-                    Some(name) => format!("{}/{}", watched.path.trim_end_matches('/'), name.to_string_lossy()),
+                    Some(name) => {
+                        format!("{}/{}", watched.path.trim_end_matches('/'), name.to_string_lossy())
+                    }
                     None => watched.path.clone(),
                 };
                 let entry_type = if is_directory { "directory" } else { "file" };
-                let kind = if removed { "deleted" } else { told(flags) };
-                let change = json!({ "kind": kind, "path": path, "entryType": entry_type });
+                let change = json!({ "kind": told(flags), "path": path, "entryType": entry_type });
                 frames.push(Frame::of("change", &change));
                 if reader.is_buffer_empty() {
                     break;
@@ -150,8 +157,6 @@ impl Watch {
             }
             for number in gone {
                 self.watched.remove(&number);
-                // Gone by itself, most of the time.
-                let _ = inotify::remove_watch(self.inotify.get_ref(), number);
             }
             if !frames.is_empty() {
                 return Ok(frames);
@@ -164,7 +169,8 @@ impl Watch {
         let Some(parent) = self.watched.get(&number) else { return };
         let path = format!("{}/{}", parent.path.trim_end_matches('/'), name.to_string_lossy());
         let depth = parent.depth + 1;
-        if let Ok(opened) = open_directory(&parent.directory, name) {
+        let opened = self.root.place(&path).and_then(|place| self.root.directory(&place));
+        if let Ok(opened) = opened {
             // It may have gone again; then there is nothing to tell of it.
             drop(self.add(opened, path, depth));
         }
@@ -172,7 +178,7 @@ impl Watch {
 
     /// The changes as events. Ends when what is watched is gone.
     pub(super) fn frames(self) -> impl Stream<Item = Vec<Frame>> + Send {
-        let ready = json!({ "path": self.root(), "directories": self.watched.len(), "complete": !self.full });
+        let ready = json!({ "path": self.top(), "directories": self.watched.len(), "complete": !self.full });
         let first = vec![Frame::of("ready", &ready)];
         futures_util::stream::unfold((self, Some(first)), |(mut watch, first)| async move {
             if let Some(first) = first {
@@ -189,8 +195,11 @@ impl Watch {
         })
     }
 
-    fn root(&self) -> Option<&str> {
-        self.watched.values().find(|watched| watched.depth == 0).map(|watched| watched.path.as_str())
+    fn top(&self) -> Option<&str> {
+        self.watched
+            .values()
+            .find(|watched| watched.depth == 0)
+            .map(|watched| watched.path.as_str())
     }
 }
 

@@ -161,7 +161,8 @@ impl Drop for Draft {
 
 /// Notes a name that is to be made in a directory.
 fn noted(pending: &Pending, parent: &OwnedFd, name: &OsStr) -> Option<Note> {
-    let directory = rustix::fs::readlinkat(rustix::fs::CWD, by_descriptor(parent), Vec::new()).ok()?;
+    let directory =
+        rustix::fs::readlinkat(rustix::fs::CWD, by_descriptor(parent), Vec::new()).ok()?;
     let directory = Path::new(OsStr::from_bytes(directory.as_bytes()));
     pending.note(&directory.join(name))
 }
@@ -194,7 +195,11 @@ pub(super) async fn upload(
         let mut draft = Draft::begin(&root, &place)?;
         draft.write(&first)?;
         // What came whole in one piece is done in one trip.
-        if rest == Rest::Ended { draft.finish().map(Started::Done) } else { Ok(Started::Open(draft)) }
+        if rest == Rest::Ended {
+            draft.finish().map(Started::Done)
+        } else {
+            Ok(Started::Open(draft))
+        }
     });
     let mut draft = match started.await? {
         Started::Done(written) => return Ok(written),
@@ -267,6 +272,10 @@ impl Condition {
             (Self::IsNew, None) => true,
             _ => false,
         };
-        if holds { Ok(()) } else { Err(FileError::Changed(found.unwrap_or_else(|| "none".to_owned()))) }
+        if holds {
+            Ok(())
+        } else {
+            Err(FileError::Changed(found.unwrap_or_else(|| "none".to_owned())))
+        }
     }
 }

@@ -143,14 +143,13 @@ impl Log {
                 self.bounds.send_replace(bounds);
             }
             self.write_at(&bytes, bounds.end.position)?;
-            if writer.index.back().is_none_or(|last| bounds.end.position - last.position >= INDEXED) {
+            if writer.index.back().is_none_or(|last| bounds.end.position - last.position >= INDEXED)
+            {
                 writer.index.push_back(bounds.end);
             }
             writer.written[stream as usize] += piece.len() as u64;
-            bounds.end = Cursor {
-                sequence: bounds.end.sequence + 1,
-                position: bounds.end.position + total,
-            };
+            bounds.end =
+                Cursor { sequence: bounds.end.sequence + 1, position: bounds.end.position + total };
             while writer.index.get(1).is_some_and(|next| next.position <= bounds.oldest.position) {
                 writer.index.pop_front();
             }
@@ -337,11 +336,14 @@ mod tests {
             .iter()
             .map(|entry| (entry.sequence, entry.stream, entry.before, entry.data.to_vec()))
             .collect();
-        assert_eq!(told, [
-            (1, Stream::Stdout, 0, b"one".to_vec()),
-            (2, Stream::Stderr, 0, b"two".to_vec()),
-            (3, Stream::Stdout, 3, b"three".to_vec()),
-        ]);
+        assert_eq!(
+            told,
+            [
+                (1, Stream::Stdout, 0, b"one".to_vec()),
+                (2, Stream::Stderr, 0, b"two".to_vec()),
+                (3, Stream::Stdout, 3, b"three".to_vec()),
+            ]
+        );
         assert_eq!(log.after(2).unwrap().sequence, 3);
         assert_eq!(log.after(99).unwrap(), log.bounds().end);
     }

@@ -31,7 +31,8 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn of(query: &LogsQuery, tty: bool, resumed: Option<u64>) -> Self {
-        let stream = query.stream.unwrap_or(if tty { StreamName::Pty } else { StreamName::Combined });
+        let stream =
+            query.stream.unwrap_or(if tty { StreamName::Pty } else { StreamName::Combined });
         Self { stream, since: resumed.or(query.since).unwrap_or(0), tail: query.tail }
     }
 

@@ -90,13 +90,8 @@ pub(super) async fn start(
         None => pipes().map_err(os("make pipes"))?,
         Some(size) => terminal(size).map_err(os("open a terminal"))?,
     };
-    let order = Order {
-        command: plan.command,
-        args: plan.args,
-        cwd: Some(plan.cwd),
-        env: plan.env,
-        stdio,
-    };
+    let order =
+        Order { command: plan.command, args: plan.args, cwd: Some(plan.cwd), env: plan.env, stdio };
     let process = spawner.spawn(order).await?;
     let (asks, asked) = mpsc::channel(REQUESTS);
     let (signals, signalled) = mpsc::channel(REQUESTS);

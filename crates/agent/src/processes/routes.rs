@@ -171,7 +171,8 @@ pub(crate) async fn input(
 ) -> Result<axum::Json<InputResult>, Problem> {
     // The Python client means text and does not say so.
     let agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let data = decode(&request.data, request.encoding.as_deref(), agent.starts_with("python-httpx"))?;
+    let data =
+        decode(&request.data, request.encoding.as_deref(), agent.starts_with("python-httpx"))?;
     let process = app.processes.get(&id)?;
     let bytes_written = app.processes.input(&process, data, request.eof).await?;
     Ok(axum::Json(InputResult { bytes_written }))
@@ -235,7 +236,8 @@ pub(crate) async fn terminal_socket(
     }
     let upgrade = request.extract::<WebSocketUpgrade, _>().await;
     let upgrade = upgrade.map_err(|rejection| Problem::invalid(rejection.body_text()))?;
-    let (processes, stop, since) = (app.processes.clone(), app.stop.clone(), query.since.unwrap_or(0));
+    let (processes, stop, since) =
+        (app.processes.clone(), app.stop.clone(), query.since.unwrap_or(0));
     let upgrade = upgrade.max_message_size(MESSAGE).max_frame_size(MESSAGE);
     Ok(upgrade.on_upgrade(move |socket| terminal::serve(processes, process, since, socket, stop)))
 }

@@ -54,8 +54,9 @@ pub(super) async fn run(
     let mut process = spawner.spawn(order(stdio)).await?;
     let (mut out, mut err) = (Captured::default(), Captured::default());
     let (ended, timed_out) = {
-        let output =
-            async { tokio::join!(capture(stdout, limit, &mut out), capture(stderr, limit, &mut err)) };
+        let output = async {
+            tokio::join!(capture(stdout, limit, &mut out), capture(stderr, limit, &mut err))
+        };
         let mut output = pin!(output);
         let mut time = pin!(sleep(time_for(request, config)));
         let mut silent = false;

@@ -170,7 +170,8 @@ impl Processes {
             env,
             terminal: request.tty.then_some(size),
         };
-        let (scratch, capacity) = (self.inner.scratch.clone(), self.config().max_log_bytes_per_process);
+        let (scratch, capacity) =
+            (self.inner.scratch.clone(), self.config().max_log_bytes_per_process);
         let log = blocking(move || Log::create(&scratch, capacity));
         let log = log.await.map_err(|source| ProcessError::Os { what: "make a log", source })?;
         let (handle, owner) = owner::start(&self.inner.spawner, plan, Arc::new(log)).await?;
@@ -278,7 +279,8 @@ impl Processes {
     /// Runs a command to its end.
     pub(super) async fn run(&self, request: RunRequest) -> Result<RunResult, ProcessError> {
         check_command(&request.command)?;
-        let _turn = self.inner.runs.acquire().await.map_err(|_| super::spawn::SpawnError::Stopped)?;
+        let _turn =
+            self.inner.runs.acquire().await.map_err(|_| super::spawn::SpawnError::Stopped)?;
         let mut env = self.inner.environment.base.clone();
         env.extend(request.env.clone());
         let order = |stdio| Order {
@@ -316,7 +318,8 @@ struct Starting<'a> {
 impl<'a> Starting<'a> {
     fn begin(processes: &'a Processes) -> Result<Self, ProcessError> {
         let mut table = processes.table();
-        let running = table.processes.values().filter(|process| process.is_running()).count() as u64;
+        let running =
+            table.processes.values().filter(|process| process.is_running()).count() as u64;
         let most = table.config.max_concurrent_processes;
         if running + table.starting >= most {
             return Err(ProcessError::TooMany(most));
@@ -357,7 +360,11 @@ fn check_command(command: &str) -> Result<(), ProcessError> {
 }
 
 /// What a client means by some input.
-pub(super) fn decode(data: &str, encoding: Option<&str>, plain: bool) -> Result<Bytes, ProcessError> {
+pub(super) fn decode(
+    data: &str,
+    encoding: Option<&str>,
+    plain: bool,
+) -> Result<Bytes, ProcessError> {
     match encoding {
         Some("utf8" | "text") => Ok(Bytes::copy_from_slice(data.as_bytes())),
         Some("base64") => STANDARD
@@ -365,7 +372,9 @@ pub(super) fn decode(data: &str, encoding: Option<&str>, plain: bool) -> Result<
             .map(Bytes::from)
             .map_err(|error| ProcessError::Invalid(format!("data is no base64: {error}"))),
         None if plain => Ok(Bytes::copy_from_slice(data.as_bytes())),
-        None => Ok(STANDARD.decode(data).map_or_else(|_| Bytes::copy_from_slice(data.as_bytes()), Bytes::from)),
+        None => Ok(STANDARD
+            .decode(data)
+            .map_or_else(|_| Bytes::copy_from_slice(data.as_bytes()), Bytes::from)),
         Some(_) => {
             Err(ProcessError::Invalid("encoding must be one of: base64, utf8, text".to_owned()))
         }

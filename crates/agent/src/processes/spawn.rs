@@ -81,7 +81,11 @@ pub(crate) struct Order {
 /// Where its standard streams lead.
 #[derive(Debug)]
 pub(crate) enum Stdios {
-    Apart { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Apart {
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        stderr: OwnedFd,
+    },
     /// All three to a terminal, which becomes the controlling one.
     Terminal(OwnedFd),
 }
@@ -204,7 +208,10 @@ fn start(order: Order, reaper: &TaskTracker, limits: Rlimit) -> Result<Spawned, 
     // would copy this process first.
     let program = find(&order)?;
     let failed = |source| SpawnError::Os { command: order.command.clone(), source };
-    #[expect(clippy::disallowed_methods, reason = "the sandbox agent's one place that starts programs")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the sandbox agent's one place that starts programs"
+    )]
     let mut command = Command::new(program);
     let mark = mark().map_err(failed)?;
     command.arg0(&order.command).args(&order.args).env_clear().envs(&order.env);
@@ -223,7 +230,8 @@ fn start(order: Order, reaper: &TaskTracker, limits: Rlimit) -> Result<Spawned, 
         }
     }
     let child = command.spawn().map_err(failed)?;
-    let pid = Pid::from_raw(child.id().cast_signed()).ok_or_else(|| failed(io::Error::other("no pid")))?;
+    let pid = Pid::from_raw(child.id().cast_signed())
+        .ok_or_else(|| failed(io::Error::other("no pid")))?;
     let _ = prlimit(Some(pid), Resource::Nofile, limits);
     let exit = pidfd_open(pid, PidfdFlags::NONBLOCK).map_err(io::Error::from);
     let exit = exit.and_then(watched);

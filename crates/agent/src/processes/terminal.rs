@@ -81,7 +81,9 @@ async fn start(process: &Arc<Process>, since: u64) -> Option<Cursor> {
         let mut cursor = log.bounds().oldest;
         while since > 0 && cursor.sequence < log.bounds().end.sequence {
             let read = log.read(cursor, 64 * 1024)?;
-            let seen = read.entries.partition_point(|entry| entry.before + entry.data.len() as u64 <= since);
+            let seen = read
+                .entries
+                .partition_point(|entry| entry.before + entry.data.len() as u64 <= since);
             if seen < read.entries.len() {
                 return log.after(read.entries[seen].sequence - 1);
             }

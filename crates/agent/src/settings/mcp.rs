@@ -28,7 +28,9 @@ pub(super) fn checked(value: Value) -> Result<Value, Problem> {
         Some("local" | "stdio") => "local",
         Some("remote" | "http" | "sse" | "streamable_http") => "remote",
         Some(other) => {
-            return Err(Problem::invalid(format!("type must be one of: local, remote; not {other}")));
+            return Err(Problem::invalid(format!(
+                "type must be one of: local, remote; not {other}"
+            )));
         }
         None if server.contains_key("url") => "remote",
         None if server.contains_key("command") => "local",
@@ -57,7 +59,9 @@ pub(super) fn checked(value: Value) -> Result<Value, Problem> {
                 server.insert("transport".to_owned(), "http".into());
             }
             Some(other) => {
-                return Err(Problem::invalid(format!("transport must be one of: http, sse; not {other}")));
+                return Err(Problem::invalid(format!(
+                    "transport must be one of: http, sse; not {other}"
+                )));
             }
         }
     }
@@ -93,9 +97,13 @@ pub(super) fn for_an_agent(
         // Configured without a name: the object holds the servers.
         let nested = server.get("servers").or(server.get("mcpServers"));
         match (name.as_str(), nested) {
-            (super::DEFAULT, Some(Value::Object(inner))) => for_an_agent(inner, environment, servers),
+            (super::DEFAULT, Some(Value::Object(inner))) => {
+                for_an_agent(inner, environment, servers);
+            }
             (super::DEFAULT, Some(Value::Array(inner))) => {
-                let named = inner.iter().filter_map(|one| Some((one["name"].as_str()?.to_owned(), one.clone())));
+                let named = inner
+                    .iter()
+                    .filter_map(|one| Some((one["name"].as_str()?.to_owned(), one.clone())));
                 for_an_agent(&named.collect(), environment, servers);
             }
             _ => {
@@ -115,7 +123,8 @@ fn told(name: &str, server: &Value, environment: &Environment) -> Option<Value> 
     }
     let pairs = |member: &str| -> Vec<(String, String)> {
         let all = server[member].as_object().into_iter().flatten();
-        all.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+        all.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()))
+            .collect()
     };
     let named = |pairs: Vec<(String, String)>| -> Vec<Value> {
         pairs.into_iter().map(|(name, value)| json!({ "name": name, "value": value })).collect()
@@ -127,9 +136,12 @@ fn told(name: &str, server: &Value, environment: &Environment) -> Option<Value> 
         };
         let command = words.remove(0);
         words.extend(server["args"].as_array().cloned().unwrap_or_default());
-        return Some(json!({ "name": name, "command": command, "args": words, "env": named(pairs("env")) }));
+        return Some(
+            json!({ "name": name, "command": command, "args": words, "env": named(pairs("env")) }),
+        );
     }
-    let variable = |name: &str| environment.base.get(name).or(environment.server.get(name)).cloned();
+    let variable =
+        |name: &str| environment.base.get(name).or(environment.server.get(name)).cloned();
     let mut headers = pairs("headers");
     for (header, from) in pairs("envHeaders") {
         headers.extend(variable(&from).map(|value| (header, value)));
@@ -138,7 +150,9 @@ fn told(name: &str, server: &Value, environment: &Environment) -> Option<Value> 
         headers.push(("Authorization".to_owned(), format!("Bearer {token}")));
     }
     let transport = server["transport"].as_str().unwrap_or("http");
-    Some(json!({ "type": transport, "name": name, "url": server["url"], "headers": named(headers) }))
+    Some(
+        json!({ "type": transport, "name": name, "url": server["url"], "headers": named(headers) }),
+    )
 }
 
 #[cfg(test)]
@@ -179,11 +193,14 @@ mod tests {
         });
         let mut servers = Vec::new();
         for_an_agent(all.as_object().unwrap(), &environment, &mut servers);
-        assert_eq!(servers, [
-            json!({ "name": "a", "command": "run", "args": ["x"], "env": [{ "name": "E", "value": "1" }] }),
-            json!({ "type": "http", "name": "b", "url": "http://h",
+        assert_eq!(
+            servers,
+            [
+                json!({ "name": "a", "command": "run", "args": ["x"], "env": [{ "name": "E", "value": "1" }] }),
+                json!({ "type": "http", "name": "b", "url": "http://h",
                 "headers": [{ "name": "Authorization", "value": "Bearer k" }] }),
-            json!({ "type": "sse", "name": "d", "url": "http://d", "headers": [] }),
-        ]);
+                json!({ "type": "sse", "name": "d", "url": "http://d", "headers": [] }),
+            ]
+        );
     }
 }

@@ -76,7 +76,9 @@ impl Asked<'_> {
         match found {
             Some(found) => Ok(found),
             None if self.is_whole() => Ok(json!({})),
-            None => Err(Problem::session_not_found(&format!("{}:{}", self.what.word(), self.name()))),
+            None => {
+                Err(Problem::session_not_found(&format!("{}:{}", self.what.word(), self.name())))
+            }
         }
     }
 

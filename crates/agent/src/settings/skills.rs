@@ -26,7 +26,8 @@ struct Source {
     #[serde(rename = "type")]
     kind: String,
     /// A directory, a URL, or `owner/repository`.
-    source: String,
+    #[serde(rename = "source")]
+    place: String,
     #[serde(rename = "ref", skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,7 +46,7 @@ pub(super) fn checked(value: Value) -> Result<Value, Problem> {
     let sources: Vec<Source> = serde_json::from_value(sources)
         .map_err(|error| Problem::invalid(format!("sources: {error}")))?;
     for source in &sources {
-        if source.kind.trim().is_empty() || source.source.trim().is_empty() {
+        if source.kind.trim().is_empty() || source.place.trim().is_empty() {
             return Err(Problem::invalid("sources: type and source must not be empty"));
         }
     }
@@ -69,7 +70,7 @@ pub(super) async fn place(
         let sources: Vec<Source> = serde_json::from_value(sources).unwrap_or_default();
         for source in sources {
             let from = match source.kind.as_str() {
-                "local" => configured_in.join(&source.source),
+                "local" => configured_in.join(&source.place),
                 _ => fetched(&source, cache, spawner).await?,
             };
             let from = match &source.subpath {
@@ -85,7 +86,8 @@ pub(super) async fn place(
 
 fn inside(path: &str) -> Result<&Path, String> {
     let path = Path::new(path);
-    let plain = path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let plain =
+        path.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     plain.then_some(path).ok_or_else(|| format!("subpath {} leaves the source", path.display()))
 }
 
@@ -97,7 +99,9 @@ fn link(from: &Path, target: &Path, wanted: Option<&[String]>) -> Result<(), Str
     } else {
         for place in [from.to_owned(), from.join("skills")] {
             let entries = fs::read_dir(&place).into_iter().flatten().flatten();
-            found.extend(entries.map(|entry| entry.path()).filter(|path| path.join("SKILL.md").is_file()));
+            found.extend(
+                entries.map(|entry| entry.path()).filter(|path| path.join("SKILL.md").is_file()),
+            );
         }
     }
     if found.is_empty() {
@@ -124,8 +128,10 @@ fn link(from: &Path, target: &Path, wanted: Option<&[String]>) -> Result<(), Str
 /// A repository, fetched once. Only over https: others can name programs to run.
 async fn fetched(source: &Source, cache: &Path, spawner: &Spawner) -> Result<PathBuf, String> {
     let url = match source.kind.as_str() {
-        "github" if !source.source.contains("://") => format!("https://github.com/{}", source.source),
-        _ => source.source.clone(),
+        "github" if !source.place.contains("://") => {
+            format!("https://github.com/{}", source.place)
+        }
+        _ => source.place.clone(),
     };
     if !url.starts_with("https://") && !url.starts_with("http://127.0.0.1") {
         return Err(format!("skills from {url}: only https is fetched"));

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 async fn f06_no_route_is_open_without_the_token() {
     let sandbox = Sandbox::new().await;
     let document: Value =
-        serde_json::from_str(include_str!("../../../../../docs/reference/sandbox-agent.json")).unwrap();
+        serde_json::from_str(include_str!("../../../../../docs/reference/sandbox-agent.json"))
+            .unwrap();
     let mut tried = 0;
     for (path, item) in document["paths"].as_object().unwrap() {
         for method in item.as_object().unwrap().keys() {
@@ -65,14 +66,17 @@ async fn a_web_page_of_another_origin_is_refused_and_so_is_a_foreign_host() {
     assert_eq!(ask(None, Some("localhost:1234")).await.0, 200);
     // A browser asks first; a page of another origin is told nothing.
     let preflight = async |origin: &str| {
-        let request = sandbox.client.request(Method::OPTIONS, format!("{}/v1/fs/mkdir", sandbox.url));
-        let request = request.header("origin", origin).header("access-control-request-method", "POST");
+        let request =
+            sandbox.client.request(Method::OPTIONS, format!("{}/v1/fs/mkdir", sandbox.url));
+        let request =
+            request.header("origin", origin).header("access-control-request-method", "POST");
         request.send().await.unwrap().headers().contains_key("access-control-allow-origin")
     };
     assert!(preflight("https://good.example").await && !preflight("https://evil.example").await);
     // What used to crash: every origin, and credentials without lists.
     let open = Sandbox::with(&["-O", "*", "-C"], &[]).await;
-    let response = open.get("/v1/health").header("origin", "https://any.example").send().await.unwrap();
+    let response =
+        open.get("/v1/health").header("origin", "https://any.example").send().await.unwrap();
     assert_eq!(response.headers()["access-control-allow-origin"], "https://any.example");
     assert_eq!(response.headers()["access-control-allow-credentials"], "true");
 }
@@ -80,7 +84,12 @@ async fn a_web_page_of_another_origin_is_refused_and_so_is_a_foreign_host() {
 #[tokio::test]
 async fn no_token_reaches_the_log() {
     let sandbox = Sandbox::new().await;
-    sandbox.client.get(format!("{}/v1/health?access_token={TOKEN}", sandbox.url)).send().await.unwrap();
+    sandbox
+        .client
+        .get(format!("{}/v1/health?access_token={TOKEN}", sandbox.url))
+        .send()
+        .await
+        .unwrap();
     sandbox.get(&format!("/v1/fs/stat?path=/tmp&token={TOKEN}")).send().await.unwrap();
     sandbox.get("/v1/health").send().await.unwrap();
     let log = sandbox.log();
@@ -102,13 +111,17 @@ async fn a_server_without_a_token_makes_one_and_tells_it_once() {
     let (mut text, mut line) = (String::new(), String::new());
     while !text.contains("#token=") {
         line.clear();
-        assert!(tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line).await.unwrap() > 0, "{text}");
+        assert!(
+            tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut line).await.unwrap() > 0,
+            "{text}"
+        );
         text.push_str(&line);
     }
     let token = text.rsplit_once("#token=").unwrap().1.trim();
     let url = text.split("http://").nth(1).unwrap().split([',', '/']).next().unwrap();
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let status = async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
+    let status =
+        async |request: reqwest::RequestBuilder| request.send().await.unwrap().status().as_u16();
     let health = format!("http://{url}/v1/health");
     assert_eq!(status(client.get(&health)).await, 401);
     assert_eq!(status(client.get(&health).bearer_auth(token)).await, 200);
@@ -144,14 +157,46 @@ async fn every_refusal_is_a_problem_document() {
         (sandbox.get("/v1/sessions/nothing"), 404, "session_not_found"),
         (sandbox.get("/v1/acp/x").header("accept", "image/png"), 406, "not_acceptable"),
         (sandbox.get("/v1/acp/x").header("last-event-id", "-1"), 400, "invalid_request"),
-        (sandbox.request(Method::POST, "/v1/processes/run").body("{}"), 415, "unsupported_media_type"),
-        (sandbox.request(Method::POST, "/v1/processes/run").json(&json!({})), 400, "invalid_request"),
-        (sandbox.request(Method::POST, "/v1/processes/run").json(&json!([1])), 400, "invalid_request"),
-        (sandbox.request(Method::POST, "/v1/acp/x").json(&json!({ "id": 1, "method": "m" })), 400, "invalid_request"),
-        (sandbox.request(Method::POST, "/v1/acp/x?agent=nobody").json(&json!({})), 400, "unsupported_agent"),
-        (sandbox.request(Method::POST, "/v1/acp/x?agent=mock").json(&json!([1])), 400, "invalid_request"),
-        (sandbox.request(Method::POST, "/v1/acp/x?agent=mock").body("{}"), 415, "unsupported_media_type"),
-        (sandbox.request(Method::POST, "/v1/desktop/start").json(&json!({})), 501, "mode_not_supported"),
+        (
+            sandbox.request(Method::POST, "/v1/processes/run").body("{}"),
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            sandbox.request(Method::POST, "/v1/processes/run").json(&json!({})),
+            400,
+            "invalid_request",
+        ),
+        (
+            sandbox.request(Method::POST, "/v1/processes/run").json(&json!([1])),
+            400,
+            "invalid_request",
+        ),
+        (
+            sandbox.request(Method::POST, "/v1/acp/x").json(&json!({ "id": 1, "method": "m" })),
+            400,
+            "invalid_request",
+        ),
+        (
+            sandbox.request(Method::POST, "/v1/acp/x?agent=nobody").json(&json!({})),
+            400,
+            "unsupported_agent",
+        ),
+        (
+            sandbox.request(Method::POST, "/v1/acp/x?agent=mock").json(&json!([1])),
+            400,
+            "invalid_request",
+        ),
+        (
+            sandbox.request(Method::POST, "/v1/acp/x?agent=mock").body("{}"),
+            415,
+            "unsupported_media_type",
+        ),
+        (
+            sandbox.request(Method::POST, "/v1/desktop/start").json(&json!({})),
+            501,
+            "mode_not_supported",
+        ),
         (sandbox.get("/v1/config/mcp?directory=x"), 400, "invalid_request"),
         (sandbox.get("/v1/config/mcp?directory=x&mcpName=y"), 404, "session_not_found"),
     ];
@@ -159,7 +204,8 @@ async fn every_refusal_is_a_problem_document() {
         let request = request.build().unwrap();
         let what = format!("{} {}", request.method(), request.url().path());
         let response = sandbox.client.execute(request).await.unwrap();
-        let (status, kind) = (response.status().as_u16(), response.headers().get("content-type").cloned());
+        let (status, kind) =
+            (response.status().as_u16(), response.headers().get("content-type").cloned());
         let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
         assert_eq!(status, expected, "{what}: {body}");
         assert_eq!(kind.unwrap(), "application/problem+json", "{what}");

@@ -84,7 +84,8 @@ async fn a_prompt_streams_and_a_permission_makes_the_round() {
     let session = sandbox.session("s").await;
     let prompt = sandbox.prompt("s", &session, "please ask permission");
     let answer = async {
-        let asked = events.until(|event| event.data["method"] == "session/request_permission").await;
+        let asked =
+            events.until(|event| event.data["method"] == "session/request_permission").await;
         let said: String = asked
             .iter()
             .filter_map(|event| event.data["params"]["update"]["content"]["text"].as_str())
@@ -94,7 +95,8 @@ async fn a_prompt_streams_and_a_permission_makes_the_round() {
         // The Python client looks for it under one name.
         assert_eq!(request["params"]["permission"]["options"], request["params"]["options"]);
         let outcome = json!({ "outcome": "selected", "optionId": "allow" });
-        let response = json!({ "jsonrpc": "2.0", "id": request["id"], "result": { "outcome": outcome } });
+        let response =
+            json!({ "jsonrpc": "2.0", "id": request["id"], "result": { "outcome": outcome } });
         assert_eq!(sandbox.acp("s", None, response.clone()).await.0, 202);
         // Once more: to nothing, and no error.
         assert_eq!(sandbox.acp("s", None, response).await.0, 202);
@@ -140,7 +142,10 @@ async fn two_requests_of_one_id_each_get_their_answer() {
         ask("second").await
     };
     let (first, second) = tokio::join!(first, second);
-    assert_eq!((first["result"]["mine"].as_str(), second["result"]["mine"].as_str()), (Some("first"), Some("second")));
+    assert_eq!(
+        (first["result"]["mine"].as_str(), second["result"]["mine"].as_str()),
+        (Some("first"), Some("second"))
+    );
     assert_eq!((first["id"].as_str(), second["id"].as_str()), (Some("1"), Some("1")));
 }
 
@@ -151,12 +156,19 @@ async fn f08_an_agent_that_prints_garbage_is_heard_on() {
     odd(&sandbox).await;
     for text in ["garbage", "long"] {
         let (status, answer) = sandbox.prompt("odd", "odd-1", text).await;
-        assert_eq!((status, answer["result"]["stopReason"].as_str()), (200, Some("end_turn")), "{text}: {answer}");
+        assert_eq!(
+            (status, answer["result"]["stopReason"].as_str()),
+            (200, Some("end_turn")),
+            "{text}: {answer}"
+        );
     }
     let mut events = Events::open(sandbox.get("/v1/acp/odd")).await;
     let all = events.until(|event| event.data["id"] == "p").await;
-    let odd: Vec<&Value> =
-        all.iter().map(|event| &event.data).filter(|data| data["method"] == "_adapter/invalid_stdout").collect();
+    let odd: Vec<&Value> = all
+        .iter()
+        .map(|event| &event.data)
+        .filter(|data| data["method"] == "_adapter/invalid_stdout")
+        .collect();
     assert_eq!(odd.len(), 5, "{odd:?}");
     assert_eq!(odd[0]["params"]["raw"], "this is no JSON");
 }
@@ -273,22 +285,32 @@ async fn a_method_that_takes_too_long_is_a_timeout_and_a_prompt_is_kept_alive() 
         text.push_str(&String::from_utf8_lossy(&chunk));
     }
     let answer: Value = serde_json::from_str(&text).unwrap();
-    assert_eq!((answer["id"].as_i64(), answer["result"]["stopReason"].as_str()), (Some(9), Some("cancelled")));
+    assert_eq!(
+        (answer["id"].as_i64(), answer["result"]["stopReason"].as_str()),
+        (Some(9), Some("cancelled"))
+    );
 }
 
 #[tokio::test]
 async fn an_idle_agent_ends_and_comes_back_with_its_session() {
     let sandbox = Sandbox::with(&["--agent-idle-secs", "1", "--max-agents", "1"], &[]).await;
     let session = sandbox.session("s").await;
-    let (status, problem) = sandbox.acp("t", Some("mock"), json!({ "id": 0, "method": "initialize" })).await;
+    let (status, problem) =
+        sandbox.acp("t", Some("mock"), json!({ "id": 0, "method": "initialize" })).await;
     assert_eq!(status, 409, "{problem}");
     assert!(problem["detail"].as_str().unwrap().contains("--max-agents"));
-    let running = async || sandbox.ask(sandbox.get("/v1/agents/mock")).await.1["serverStatus"]["status"] == "running";
+    let running = async || {
+        sandbox.ask(sandbox.get("/v1/agents/mock")).await.1["serverStatus"]["status"] == "running"
+    };
     assert!(running().await);
     eventually("it has ended", async || !running().await).await;
-    assert_eq!(sandbox.prompt("s", &session, "still there?").await.1["result"]["stopReason"], "end_turn");
+    assert_eq!(
+        sandbox.prompt("s", &session, "still there?").await.1["result"]["stopReason"],
+        "end_turn"
+    );
     // Its history was loaded unheard: nothing is said twice.
-    let (_, events) = sandbox.ask(sandbox.get(&format!("/v1/sessions/{session}/events?perPage=500"))).await;
+    let (_, events) =
+        sandbox.ask(sandbox.get(&format!("/v1/sessions/{session}/events?perPage=500"))).await;
     let loads = events["events"].as_array().unwrap().iter().filter(|event| {
         event["payload"]["params"]["update"]["sessionUpdate"] == "user_message_chunk"
     });
@@ -301,24 +323,33 @@ async fn a_prompt_with_a_large_picture_is_taken() {
     let sandbox = Sandbox::new().await;
     let session = sandbox.session("s").await;
     let image = json!({ "type": "image", "mimeType": "image/png", "data": "A".repeat(8 << 20) });
-    let params = json!({ "sessionId": session, "prompt": [{ "type": "text", "text": "look" }, image] });
-    let (status, answer) =
-        sandbox.acp("s", None, json!({ "id": 3, "method": "session/prompt", "params": params })).await;
+    let params =
+        json!({ "sessionId": session, "prompt": [{ "type": "text", "text": "look" }, image] });
+    let (status, answer) = sandbox
+        .acp("s", None, json!({ "id": 3, "method": "session/prompt", "params": params }))
+        .await;
     assert_eq!((status, answer["result"]["stopReason"].as_str()), (200, Some("end_turn")));
 }
 
 #[tokio::test]
 async fn an_agent_is_given_its_providers_variables_its_directory_and_its_servers_for_tools() {
     let canary = "canary-77ce";
-    let variables =
-        [("ANTHROPIC_API_KEY", "phm_1"), ("OPENAI_API_KEY", canary), ("AWS_SECRET_ACCESS_KEY", canary)];
+    let variables = [
+        ("ANTHROPIC_API_KEY", "phm_1"),
+        ("OPENAI_API_KEY", canary),
+        ("AWS_SECRET_ACCESS_KEY", canary),
+    ];
     let sandbox = Sandbox::with(&["--env", "DECLARED=yes"], &variables).await;
     let put = async |query: &str, body: Value| {
         let request = sandbox.request(Method::PUT, &format!("/v1/config/mcp{query}"));
         assert_eq!(sandbox.ask(request.json(&body)).await.0, 204);
     };
     let home = sandbox.path("");
-    put(&format!("?directory={home}&mcpName=tools"), json!({ "type": "local", "command": "run", "args": ["x"] })).await;
+    put(
+        &format!("?directory={home}&mcpName=tools"),
+        json!({ "type": "local", "command": "run", "args": ["x"] }),
+    )
+    .await;
     odd(&sandbox).await;
     let read = |name: &str| -> Value {
         serde_json::from_str(&std::fs::read_to_string(sandbox.path(name)).unwrap()).unwrap()
@@ -326,7 +357,10 @@ async fn an_agent_is_given_its_providers_variables_its_directory_and_its_servers
     let servers = read("params.json")["mcpServers"].clone();
     assert_eq!(servers, json!([{ "name": "tools", "command": "run", "args": ["x"], "env": [] }]));
     let env = read("env.json");
-    assert_eq!((env["ANTHROPIC_API_KEY"].as_str(), env["DECLARED"].as_str()), (Some("phm_1"), Some("yes")));
+    assert_eq!(
+        (env["ANTHROPIC_API_KEY"].as_str(), env["DECLARED"].as_str()),
+        (Some("phm_1"), Some("yes"))
+    );
     assert!(!env.to_string().contains(canary), "{env}");
 }
 
@@ -334,9 +368,15 @@ async fn an_agent_is_given_its_providers_variables_its_directory_and_its_servers
 async fn what_can_be_set_of_a_session_is_set_and_the_rest_is_refused_with_what_could_be() {
     let sandbox = Sandbox::new().await;
     let session = sandbox.session("s").await;
-    let set = async |what: &str, body: Value| sandbox.post(&format!("/v1/sessions/{session}/{what}"), body).await;
+    let set = async |what: &str, body: Value| {
+        sandbox.post(&format!("/v1/sessions/{session}/{what}"), body).await
+    };
     let (status, record) = set("model", json!({ "model": "mock-fast" })).await;
-    assert_eq!((status, record["configOptions"][0]["currentValue"].as_str()), (200, Some("mock-fast")), "{record}");
+    assert_eq!(
+        (status, record["configOptions"][0]["currentValue"].as_str()),
+        (200, Some("mock-fast")),
+        "{record}"
+    );
     let (_, record) = set("mode", json!({ "mode": "plan" })).await;
     assert_eq!(record["modes"]["currentModeId"], "plan");
     let (_, record) = set("thought-level", json!({ "thoughtLevel": "high" })).await;
@@ -346,12 +386,19 @@ async fn what_can_be_set_of_a_session_is_set_and_the_rest_is_refused_with_what_c
     for (what, body, allowed) in [
         ("model", json!({ "model": "none" }), json!(["mock", "mock-fast"])),
         ("mode", json!({ "mode": "none" }), json!(["normal", "plan"])),
-        ("config-options", json!({ "configId": "none", "value": 1 }), json!(["model", "mode", "thought_level"])),
+        (
+            "config-options",
+            json!({ "configId": "none", "value": 1 }),
+            json!(["model", "mode", "thought_level"]),
+        ),
     ] {
         let (status, problem) = set(what, body).await;
         assert_eq!((status, &problem["allowed"]), (400, &allowed), "{problem}");
     }
-    assert_eq!(sandbox.ask(sandbox.request(Method::DELETE, &format!("/v1/sessions/{session}"))).await.0, 204);
+    assert_eq!(
+        sandbox.ask(sandbox.request(Method::DELETE, &format!("/v1/sessions/{session}"))).await.0,
+        204
+    );
     let (_, record) = sandbox.ask(sandbox.get(&format!("/v1/sessions/{session}"))).await;
     assert!(record["destroyedAt"].is_number());
 }

@@ -26,7 +26,8 @@ async fn stubborn(sandbox: &Sandbox) -> Vec<i64> {
     eventually("all have started", async || read().len() == 4).await;
     let mut pids = read();
     let server = sandbox.server().as_raw_nonzero();
-    let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
+    let children =
+        std::fs::read_to_string(format!("/proc/{server}/task/{server}/children")).unwrap();
     pids.extend(children.split_ascii_whitespace().map(|pid| pid.parse::<i64>().unwrap()));
     pids.push(i64::from(server.get()));
     pids
@@ -34,7 +35,12 @@ async fn stubborn(sandbox: &Sandbox) -> Vec<i64> {
 
 #[tokio::test]
 async fn however_the_server_ends_nothing_is_left_of_what_it_started() {
-    for (case, signal) in [("keeper", Signal::TERM), ("keeper", Signal::KILL), ("server", Signal::KILL), ("keeper", Signal::INT)] {
+    for (case, signal) in [
+        ("keeper", Signal::TERM),
+        ("keeper", Signal::KILL),
+        ("server", Signal::KILL),
+        ("keeper", Signal::INT),
+    ] {
         let mut sandbox = Sandbox::new().await;
         let pids = stubborn(&sandbox).await;
         assert!(pids.iter().all(|pid| is_alive(*pid)), "{pids:?}");
@@ -67,7 +73,10 @@ async fn a_kill_leaves_no_torn_file() {
             let pieces: Vec<Result<Vec<u8>, std::io::Error>> =
                 new.as_bytes().chunks(100_000).map(|piece| Ok(piece.to_vec())).collect();
             let body = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
-            sandbox.request(Method::PUT, &format!("/v1/fs/file?path=file{number}")).body(body).send()
+            sandbox
+                .request(Method::PUT, &format!("/v1/fs/file?path=file{number}"))
+                .body(body)
+                .send()
         });
         let server = sandbox.server();
         let kill = async {
@@ -101,7 +110,8 @@ async fn no_event_that_was_seen_is_lost_by_a_kill() {
     let session = sandbox.session("s").await;
     let mut known: Vec<(u64, serde_json::Value)> = Vec::new();
     for round in 0..6_u64 {
-        let mut events = Events::open(sandbox.get("/v1/acp/s").header("last-event-id", known.len())).await;
+        let mut events =
+            Events::open(sandbox.get("/v1/acp/s").header("last-event-id", known.len())).await;
         let words = "word ".repeat(400);
         let server = sandbox.server();
         let prompt = sandbox.prompt("s", &session, &words);
@@ -121,7 +131,8 @@ async fn no_event_that_was_seen_is_lost_by_a_kill() {
             drop(prompt);
             let body = json!({ "jsonrpc": "2.0", "id": round, "method": "session/prompt",
                 "params": { "sessionId": session, "prompt": [{ "type": "text", "text": words }] } });
-            let request = client.post(format!("{}/v1/acp/s", sandbox.url)).bearer_auth(e2e::sandbox::TOKEN);
+            let request =
+                client.post(format!("{}/v1/acp/s", sandbox.url)).bearer_auth(e2e::sandbox::TOKEN);
             drop(request.json(&body).send().await);
         });
         let (_, (), ()) = tokio::join!(asked, kill, read);
@@ -136,7 +147,11 @@ async fn no_event_that_was_seen_is_lost_by_a_kill() {
         let (_, latest) = sandbox.ask(sandbox.get(&format!("/v1/sessions/{session}"))).await;
         assert_eq!(latest["id"], session.as_str(), "{latest}");
         let (status, answer) = sandbox.prompt("s", &session, "hello").await;
-        assert_eq!((status, answer["result"]["stopReason"].as_str()), (200, Some("end_turn")), "{answer}");
+        assert_eq!(
+            (status, answer["result"]["stopReason"].as_str()),
+            (200, Some("end_turn")),
+            "{answer}"
+        );
         let ended = again.until(|event| event.data["id"] == "p").await;
         for event in ended {
             if event.id.unwrap() > known.len() as u64 {

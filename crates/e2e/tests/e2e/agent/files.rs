@@ -19,18 +19,23 @@ async fn a_file_is_written_and_read_whole_and_in_parts() {
     let etag = response.headers()["etag"].clone();
     assert_eq!(response.bytes().await.unwrap(), content);
     let range = async |range: &str| {
-        let response = sandbox.get("/v1/fs/file?path=a/b/c.bin").header("range", range).send().await.unwrap();
+        let response =
+            sandbox.get("/v1/fs/file?path=a/b/c.bin").header("range", range).send().await.unwrap();
         (response.status().as_u16(), response.bytes().await.unwrap().to_vec())
     };
     assert_eq!(range("bytes=10-19").await, (206, content[10..20].to_vec()));
     assert_eq!(range("bytes=-5").await, (206, content[2_999_995..].to_vec()));
-    assert_eq!(range("bytes=1000000-2500000").await, (206, content[1_000_000..=2_500_000].to_vec()));
+    assert_eq!(
+        range("bytes=1000000-2500000").await,
+        (206, content[1_000_000..=2_500_000].to_vec())
+    );
     assert_eq!(range("bytes=3000000-").await.0, 416);
     let known = sandbox.get("/v1/fs/file?path=a/b/c.bin").header("if-none-match", &etag);
     assert_eq!(known.send().await.unwrap().status().as_u16(), 304);
     // Only if it is still what the writer has seen.
     let write = async |condition: &str, value: &str| {
-        let put = sandbox.request(Method::PUT, "/v1/fs/file?path=a/b/c.bin").header(condition, value);
+        let put =
+            sandbox.request(Method::PUT, "/v1/fs/file?path=a/b/c.bin").header(condition, value);
         put.body("new").send().await.unwrap().status().as_u16()
     };
     assert_eq!(write("if-match", "\"other\"").await, 412);
@@ -44,7 +49,8 @@ async fn a_file_is_written_and_read_whole_and_in_parts() {
 async fn a_file_that_is_replaced_keeps_its_mode_and_a_link_stays_a_link() {
     let sandbox = Sandbox::new().await;
     std::fs::write(sandbox.path("run.sh"), "old").unwrap();
-    std::fs::set_permissions(sandbox.path("run.sh"), std::fs::Permissions::from_mode(0o750)).unwrap();
+    std::fs::set_permissions(sandbox.path("run.sh"), std::fs::Permissions::from_mode(0o750))
+        .unwrap();
     symlink("run.sh", sandbox.path("link")).unwrap();
     let put = sandbox.request(Method::PUT, "/v1/fs/file?path=link").body("new");
     assert_eq!(sandbox.ask(put).await.0, 200);
@@ -61,7 +67,9 @@ async fn an_upload_that_breaks_off_changes_nothing() {
         Ok(vec![b'x'; 600_000]),
         Err(std::io::Error::other("the client breaks off")),
     ]);
-    let put = sandbox.request(Method::PUT, "/v1/fs/file?path=kept").body(reqwest::Body::wrap_stream(pieces));
+    let put = sandbox
+        .request(Method::PUT, "/v1/fs/file?path=kept")
+        .body(reqwest::Body::wrap_stream(pieces));
     assert!(put.send().await.is_err());
     e2e::house::eventually("the half file is gone", async || {
         let left: Vec<_> = std::fs::read_dir(sandbox.path("")).unwrap().flatten().collect();
@@ -137,9 +145,16 @@ async fn each_way_to_fail_says_which_by_its_errno() {
     }
     // A broken link can be seen for what it is, and deleted.
     let (_, entries) = sandbox.ask(sandbox.get("/v1/fs/entries")).await;
-    let broken = entries.as_array().unwrap().iter().find(|entry| entry["name"] == "broken").unwrap();
-    assert_eq!((broken["entryType"].as_str(), broken["target"].as_str()), (Some("file"), Some("nowhere")));
-    assert_eq!(sandbox.ask(sandbox.request(Method::DELETE, "/v1/fs/entry?path=broken")).await.0, 200);
+    let broken =
+        entries.as_array().unwrap().iter().find(|entry| entry["name"] == "broken").unwrap();
+    assert_eq!(
+        (broken["entryType"].as_str(), broken["target"].as_str()),
+        (Some("file"), Some("nowhere"))
+    );
+    assert_eq!(
+        sandbox.ask(sandbox.request(Method::DELETE, "/v1/fs/entry?path=broken")).await.0,
+        200
+    );
     let deleted = sandbox.request(Method::DELETE, "/v1/fs/entry?path=full&recursive=True");
     assert_eq!(sandbox.ask(deleted).await.0, 200);
 }
@@ -148,11 +163,19 @@ async fn each_way_to_fail_says_which_by_its_errno() {
 async fn a_full_disk_is_told_and_leaves_the_old_file() {
     let sandbox = Sandbox::new().await;
     let small = tempfile::tempdir().unwrap();
-    rustix::mount::mount("tmpfs", small.path(), "tmpfs", rustix::mount::MountFlags::empty(), Some(c"size=1m"))
-        .unwrap();
+    rustix::mount::mount(
+        "tmpfs",
+        small.path(),
+        "tmpfs",
+        rustix::mount::MountFlags::empty(),
+        Some(c"size=1m"),
+    )
+    .unwrap();
     let path = small.path().join("f").display().to_string();
     let write = async |bytes: usize| {
-        let put = sandbox.request(Method::PUT, &format!("/v1/fs/file?path={path}")).body(vec![b'x'; bytes]);
+        let put = sandbox
+            .request(Method::PUT, &format!("/v1/fs/file?path={path}"))
+            .body(vec![b'x'; bytes]);
         sandbox.ask(put).await
     };
     assert_eq!(write(1000).await.0, 200);
@@ -180,8 +203,10 @@ async fn c04_fifos_and_sockets_are_no_files() {
     let _socket = std::os::unix::net::UnixListener::bind(sandbox.path("socket")).unwrap();
     for name in ["fifo", "socket"] {
         for method in [Method::GET, Method::PUT] {
-            let ask = sandbox.ask(sandbox.request(method.clone(), &format!("/v1/fs/file?path={name}")));
-            let (status, answer) = tokio::time::timeout(std::time::Duration::from_secs(5), ask).await.unwrap();
+            let ask =
+                sandbox.ask(sandbox.request(method.clone(), &format!("/v1/fs/file?path={name}")));
+            let (status, answer) =
+                tokio::time::timeout(std::time::Duration::from_secs(5), ask).await.unwrap();
             assert_eq!(status, 400, "{method} {name}: {answer}");
         }
     }
@@ -219,11 +244,8 @@ async fn c05_no_spelling_of_a_path_leaves_the_root() {
         format!("{base}x/../secret"),
     ];
     for path in spellings {
-        for (method, route) in [
-            (Method::GET, "file"),
-            (Method::GET, "stat"),
-            (Method::PUT, "file"),
-        ] {
+        for (method, route) in [(Method::GET, "file"), (Method::GET, "stat"), (Method::PUT, "file")]
+        {
             let request = sandbox.request(method.clone(), &format!("/v1/fs/{route}?path={path}"));
             let response = request.body("overwritten").send().await.unwrap();
             let status = response.status().as_u16();
@@ -290,13 +312,15 @@ async fn ten_gibibytes_leave_memory_flat() {
         sandbox.get("/v1/fs/file?path=large").send().await.unwrap(),
         sandbox.get("/v1/fs/file?path=large").send().await.unwrap(),
     ];
-    let health = tokio::time::timeout(std::time::Duration::from_secs(2), sandbox.get("/v1/health").send());
+    let health =
+        tokio::time::timeout(std::time::Duration::from_secs(2), sandbox.get("/v1/health").send());
     assert_eq!(health.await.unwrap().unwrap().status().as_u16(), 200);
     let grown = memory(&sandbox).saturating_sub(before);
     assert!(grown < 16 * 1024, "{grown} KiB");
     drop(slow);
     // The end of it is there as well.
-    let last = sandbox.get("/v1/fs/file?path=large").header("range", "bytes=-4").send().await.unwrap();
+    let last =
+        sandbox.get("/v1/fs/file?path=large").header("range", "bytes=-4").send().await.unwrap();
     assert_eq!(last.bytes().await.unwrap(), vec![0; 4]);
 }
 
@@ -323,7 +347,8 @@ async fn names_and_text_are_found() {
     std::fs::write(sandbox.path("s/deep/Main.rs"), "fn main() {\n    needle();\n}\n").unwrap();
     std::fs::write(sandbox.path("s/other.txt"), "hay").unwrap();
     let find = async |query: &str| {
-        let (status, found) = sandbox.ask(sandbox.get(&format!("/v1/fs/search?path=s&{query}"))).await;
+        let (status, found) =
+            sandbox.ask(sandbox.get(&format!("/v1/fs/search?path=s&{query}"))).await;
         assert_eq!(status, 200, "{found}");
         let matches = found["matches"].as_array().unwrap().clone();
         let told = |one: &serde_json::Value| {
@@ -354,7 +379,10 @@ async fn several_files_are_written_in_one_request() {
         { "path": "three", "content": "A" }, { "path": "four", "content": "!", "encoding": "base64" },
     ] });
     let (status, answer) = sandbox.post("/v1/fs/batch", files).await;
-    assert!(status == 400 && answer["detail"].as_str().unwrap().contains("files[1].content"), "{answer}");
+    assert!(
+        status == 400 && answer["detail"].as_str().unwrap().contains("files[1].content"),
+        "{answer}"
+    );
     assert!(!std::fs::exists(sandbox.path("three")).unwrap());
     // The Python client sends the path in the body.
     assert_eq!(sandbox.post("/v1/fs/mkdir", json!({ "path": "made/deep" })).await.0, 200);
@@ -363,7 +391,9 @@ async fn several_files_are_written_in_one_request() {
 
 /// Resident memory of the server, in KiB.
 pub(super) fn memory(sandbox: &Sandbox) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", sandbox.server().as_raw_nonzero())).unwrap();
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", sandbox.server().as_raw_nonzero()))
+            .unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }

@@ -23,9 +23,7 @@ impl Registry {
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(AtomicUsize::new(0));
         let state = (address, Arc::clone(&asked));
-        let routes = Router::new()
-            .route("/{*path}", get(Self::serve))
-            .with_state(state);
+        let routes = Router::new().route("/{*path}", get(Self::serve)).with_state(state);
         drop(tokio::task::spawn(async move { axum::serve(listener, routes).await }));
         Self { address, asked }
     }
@@ -40,7 +38,8 @@ impl Registry {
             return b"not what it should be".to_vec().into_response();
         }
         let lock: Value =
-            serde_json::from_str(include_str!("../../../../agent/src/agents/locks/cursor.json")).unwrap();
+            serde_json::from_str(include_str!("../../../../agent/src/agents/locks/cursor.json"))
+                .unwrap();
         let version = &lock["packages"][format!("node_modules/{path}")]["version"];
         let version = version.as_str().unwrap_or("1.0.0");
         let tarball = format!("http://{address}/{path}/-/x-{version}.tgz");
@@ -74,7 +73,8 @@ async fn f09_a_package_whose_hash_is_another_is_refused_and_leaves_nothing() {
         .collect();
     assert!(left.is_empty(), "{left:?}");
     // As events, too.
-    let request = sandbox.request(Method::POST, "/v1/agents/cursor/install?stream=1").json(&json!({}));
+    let request =
+        sandbox.request(Method::POST, "/v1/agents/cursor/install?stream=1").json(&json!({}));
     let mut events = Events::open(request).await;
     let all = events.until(|event| event.name != "progress").await;
     assert_eq!((all[0].name.as_str(), all.last().unwrap().name.as_str()), ("progress", "error"));
@@ -94,7 +94,10 @@ async fn f09_without_a_registry_what_is_there_is_used_and_what_is_not_is_told() 
     assert_eq!(done["alreadyInstalled"], true);
     sandbox.put_agent("cursor", "#!/bin/sh\n");
     let (status, done) = sandbox.post("/v1/agents/cursor/install", json!({})).await;
-    assert_eq!((status, done), (200, json!({ "already_installed": true, "alreadyInstalled": true, "artifacts": [] })));
+    assert_eq!(
+        (status, done),
+        (200, json!({ "already_installed": true, "alreadyInstalled": true, "artifacts": [] }))
+    );
     for wrong in ["1.0.0 || *", "../x", "", "latest; rm"] {
         let body = json!({ "agentProcessVersion": wrong });
         let (status, problem) = sandbox.post("/v1/agents/pi/install", body).await;
@@ -107,5 +110,8 @@ async fn a_server_that_installs_nothing_by_itself_says_so() {
     let sandbox = Sandbox::with(&["--require-preinstall"], &[]).await;
     let message = json!({ "id": 0, "method": "initialize", "params": {} });
     let (status, problem) = sandbox.acp("c", Some("codex"), message).await;
-    assert_eq!((status, problem["type"].as_str()), (404, Some("urn:sandbox-agent:error:agent_not_installed")));
+    assert_eq!(
+        (status, problem["type"].as_str()),
+        (404, Some("urn:sandbox-agent:error:agent_not_installed"))
+    );
 }

@@ -26,12 +26,18 @@ async fn a_run_tells_how_it_ended() {
     let sandbox = Sandbox::new().await;
     let result = sandbox.sh("echo out; echo err >&2; exit 3").await;
     assert_eq!((result["exitCode"].as_i64(), result["timedOut"].as_bool()), (Some(3), Some(false)));
-    assert_eq!((result["stdout"].as_str(), result["stderr"].as_str()), (Some("out\n"), Some("err\n")));
+    assert_eq!(
+        (result["stdout"].as_str(), result["stderr"].as_str()),
+        (Some("out\n"), Some("err\n"))
+    );
     let killed = sandbox.sh("kill -9 $$").await;
     assert_eq!((killed["exitCode"].clone(), killed["signal"].as_i64()), (Value::Null, Some(9)));
     let run = async |body: Value| sandbox.post("/v1/processes/run", body).await;
     let (_, cut) = run(json!({ "command": "sh", "args": ["-c", "head -c 100000 /dev/zero"], "maxOutputBytes": 10 })).await;
-    assert_eq!((cut["stdout"].as_str().unwrap().len(), cut["stdoutTruncated"].as_bool()), (10, Some(true)));
+    assert_eq!(
+        (cut["stdout"].as_str().unwrap().len(), cut["stdoutTruncated"].as_bool()),
+        (10, Some(true))
+    );
     // Every field that some client sends as null.
     let nulls = json!({ "command": "true", "args": null, "cwd": null, "env": null, "timeoutMs": null, "maxOutputBytes": null });
     assert_eq!(run(nulls).await.1["exitCode"], 0);
@@ -59,12 +65,17 @@ async fn what_is_left_in_the_background_does_not_hold_an_answer_back() {
     assert_eq!(result["stdout"], "started\n");
     let timed = json!({ "command": "sh", "args": ["-c", "sleep 61 & wait"], "timeoutMs": 300 });
     let (_, result) = sandbox.post("/v1/processes/run", timed).await;
-    assert_eq!((result["timedOut"].as_bool(), result["exitCode"].clone()), (Some(true), Value::Null));
+    assert_eq!(
+        (result["timedOut"].as_bool(), result["exitCode"].clone()),
+        (Some(true), Value::Null)
+    );
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     // Its time being over, all of it is.
     assert_eq!(sandbox.sh("pgrep -f 'sleep 6[1]' | wc -l").await["stdout"], "0\n");
     // The Python client's seconds.
-    let (_, result) = sandbox.post("/v1/processes/run", json!({ "command": "sleep", "args": ["9"], "timeout": 0.2 })).await;
+    let (_, result) = sandbox
+        .post("/v1/processes/run", json!({ "command": "sleep", "args": ["9"], "timeout": 0.2 }))
+        .await;
     assert_eq!(result["timedOut"], true);
 }
 
@@ -72,7 +83,8 @@ async fn what_is_left_in_the_background_does_not_hold_an_answer_back() {
 async fn a_run_ends_with_the_client_that_asked_for_it() {
     let sandbox = Sandbox::new().await;
     let pid_file = sandbox.path("pid");
-    let body = json!({ "command": "sh", "args": ["-c", format!("echo $$ > {pid_file}; sleep 300")] });
+    let body =
+        json!({ "command": "sh", "args": ["-c", format!("echo $$ > {pid_file}; sleep 300")] });
     let request = sandbox.request(Method::POST, "/v1/processes/run").json(&body);
     let asked = tokio::time::timeout(Duration::from_millis(700), request.send()).await;
     assert!(asked.is_err());
@@ -85,7 +97,8 @@ async fn a_long_run_is_kept_alive_by_white_space() {
     let sandbox = Sandbox::new().await;
     let body = json!({ "command": "sleep", "args": ["12"] });
     let began = Instant::now();
-    let response = sandbox.request(Method::POST, "/v1/processes/run").json(&body).send().await.unwrap();
+    let response =
+        sandbox.request(Method::POST, "/v1/processes/run").json(&body).send().await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(11));
     let text = response.text().await.unwrap();
     assert!(text.starts_with(' '));
@@ -109,8 +122,13 @@ async fn a_stop_reaches_the_whole_group_and_a_kill_what_left_it() {
     let stop = format!("/v1/processes/{id}/stop?waitMs=200");
     let (_, info) = sandbox.ask(sandbox.request(Method::POST, &stop)).await;
     assert_eq!(info["status"], "running", "it ignores SIGTERM: {info}");
-    let (_, info) = sandbox.ask(sandbox.request(Method::POST, &format!("/v1/processes/{id}/kill"))).await;
-    assert_eq!((info["status"].as_str(), info["signal"].as_i64()), (Some("exited"), Some(9)), "{info}");
+    let (_, info) =
+        sandbox.ask(sandbox.request(Method::POST, &format!("/v1/processes/{id}/kill"))).await;
+    assert_eq!(
+        (info["status"].as_str(), info["signal"].as_i64()),
+        (Some("exited"), Some(9)),
+        "{info}"
+    );
     assert!(info.get("pid").is_none() && info.get("exitCode").is_none(), "{info}");
     eventually("all of it is gone", async || !read().into_iter().any(is_alive)).await;
     // Gone already: told as it is.
@@ -119,9 +137,11 @@ async fn a_stop_reaches_the_whole_group_and_a_kill_what_left_it() {
     // A signal by name, by number, and one that is none.
     let id = start(&sandbox, "trap 'exit 7' USR1; while :; do sleep 0.05; done").await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let (_, info) = sandbox.post(&format!("/v1/processes/{id}/kill"), json!({ "signal": "SIGUSR1" })).await;
+    let (_, info) =
+        sandbox.post(&format!("/v1/processes/{id}/kill"), json!({ "signal": "SIGUSR1" })).await;
     assert_eq!(info["exitCode"], 7, "{info}");
-    let (status, _) = sandbox.post(&format!("/v1/processes/{id}/kill"), json!({ "signal": "SIGNOTHING" })).await;
+    let (status, _) =
+        sandbox.post(&format!("/v1/processes/{id}/kill"), json!({ "signal": "SIGNOTHING" })).await;
     assert_eq!(status, 400);
 }
 
@@ -147,14 +167,18 @@ async fn the_life_of_a_process_from_its_start_to_being_forgotten() {
     let (_, logs) = sandbox.ask(sandbox.get(&format!("{path}/logs"))).await;
     assert_eq!(text(&logs["entries"][0]), "got hello\n");
     assert_eq!(input(json!({ "data": "x" })).await.0, 409);
-    assert_eq!(sandbox.post(&format!("{path}/terminal/resize"), json!({ "cols": 1, "rows": 1 })).await.0, 409);
+    assert_eq!(
+        sandbox.post(&format!("{path}/terminal/resize"), json!({ "cols": 1, "rows": 1 })).await.0,
+        409
+    );
     assert_eq!(sandbox.ask(sandbox.request(Method::DELETE, &path)).await.0, 204);
     assert_eq!(sandbox.ask(sandbox.get(&path)).await.0, 404);
     // Text that is no base64 is taken as it is, and the end of an input can be told.
     let id = start(&sandbox, "cat").await;
     let body = json!({ "data": "plain text!\n", "eof": true });
     assert_eq!(sandbox.post(&format!("/v1/processes/{id}/input"), body).await.0, 200);
-    let mut events = Events::open(sandbox.get(&format!("/v1/processes/{id}/logs?follow=True"))).await;
+    let mut events =
+        Events::open(sandbox.get(&format!("/v1/processes/{id}/logs?follow=True"))).await;
     assert_eq!(text(&events.next().await.unwrap().data), "plain text!\n");
     assert_eq!(events.next().await.unwrap().name, "exit");
     assert!(events.next().await.is_none(), "a stream ends with its process");
@@ -163,8 +187,12 @@ async fn the_life_of_a_process_from_its_start_to_being_forgotten() {
         start(&sandbox, "true").await;
     }
     let (_, list) = sandbox.ask(sandbox.get("/v1/processes")).await;
-    let ids: Vec<&str> =
-        list["processes"].as_array().unwrap().iter().map(|one| one["id"].as_str().unwrap()).collect();
+    let ids: Vec<&str> = list["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["id"].as_str().unwrap())
+        .collect();
     assert_eq!(&ids[7..10], ["proc_9", "proc_10", "proc_11"], "{ids:?}");
 }
 
@@ -173,9 +201,14 @@ async fn limits_are_read_changed_in_part_and_kept() {
     let sandbox = Sandbox::new().await;
     let (_, config) = sandbox.ask(sandbox.get("/v1/processes/config")).await;
     assert_eq!(config["maxConcurrentProcesses"], 64);
-    let (status, config) = sandbox.post("/v1/processes/config", json!({ "maxConcurrentProcesses": 2 })).await;
+    let (status, config) =
+        sandbox.post("/v1/processes/config", json!({ "maxConcurrentProcesses": 2 })).await;
     assert_eq!((status, config["maxRunTimeoutMs"].as_u64()), (200, Some(300_000)), "{config}");
-    for wrong in [json!({ "maxOutputBytes": 0 }), json!({ "defaultRunTimeoutMs": 0 }), json!({ "maxConcurrentProcesses": 0 })] {
+    for wrong in [
+        json!({ "maxOutputBytes": 0 }),
+        json!({ "defaultRunTimeoutMs": 0 }),
+        json!({ "maxConcurrentProcesses": 0 }),
+    ] {
         assert_eq!(sandbox.post("/v1/processes/config", wrong).await.0, 400);
     }
     let first = start(&sandbox, "sleep 60").await;
@@ -224,7 +257,8 @@ async fn f10_a_slow_follower_is_told_of_its_gap_and_costs_no_memory() {
     sandbox.post("/v1/processes/config", json!({ "maxLogBytesPerProcess": 1 << 20 })).await;
     let id = start(&sandbox, "head -c 300000000 /dev/zero | tr '\\0' x; echo; echo the end").await;
     let before = super::files::memory(&sandbox);
-    let mut events = Events::open(sandbox.get(&format!("/v1/processes/{id}/logs?follow=true"))).await;
+    let mut events =
+        Events::open(sandbox.get(&format!("/v1/processes/{id}/logs?follow=true"))).await;
     let first = events.next().await.unwrap();
     eventually("it has written all", async || {
         sandbox.ask(sandbox.get(&format!("/v1/processes/{id}"))).await.1["status"] == "exited"
@@ -256,9 +290,11 @@ async fn f10_a_slow_follower_is_told_of_its_gap_and_costs_no_memory() {
     let (_, logs) = sandbox.ask(sandbox.get(&format!("/v1/processes/{id}/logs?tail=0"))).await;
     assert_eq!(logs["entries"], json!([]));
     let since = next - 2;
-    let (_, logs) = sandbox.ask(sandbox.get(&format!("/v1/processes/{id}/logs?since={since}"))).await;
+    let (_, logs) =
+        sandbox.ask(sandbox.get(&format!("/v1/processes/{id}/logs?since={since}"))).await;
     assert_eq!(logs["entries"].as_array().unwrap().len(), 1);
-    let (_, logs) = sandbox.ask(sandbox.get(&format!("/v1/processes/{id}/logs?stream=stderr"))).await;
+    let (_, logs) =
+        sandbox.ask(sandbox.get(&format!("/v1/processes/{id}/logs?stream=stderr"))).await;
     assert_eq!(logs["entries"], json!([]));
 }
 
@@ -266,14 +302,16 @@ async fn f10_a_slow_follower_is_told_of_its_gap_and_costs_no_memory() {
 async fn a_thousand_processes_run_at_once() {
     let sandbox = Sandbox::new().await;
     sandbox.post("/v1/processes/config", json!({ "maxConcurrentProcesses": 1000 })).await;
-    let begin = (0..1000).map(|_| sandbox.post("/v1/processes", json!({ "command": "sleep", "args": ["120"] })));
+    let begin = (0..1000)
+        .map(|_| sandbox.post("/v1/processes", json!({ "command": "sleep", "args": ["120"] })));
     let mut started = 0;
     for (status, info) in futures_util::future::join_all(begin).await {
         assert_eq!(status, 200, "{info}");
         started += 1;
     }
     let (_, list) = sandbox.ask(sandbox.get("/v1/processes")).await;
-    let running = list["processes"].as_array().unwrap().iter().filter(|one| one["status"] == "running");
+    let running =
+        list["processes"].as_array().unwrap().iter().filter(|one| one["status"] == "running");
     assert_eq!((running.count(), started), (1000, 1000));
     assert_eq!(sandbox.post("/v1/processes", json!({ "command": "true" })).await.0, 409);
 }

@@ -58,14 +58,19 @@ async fn c05_a_swapper_of_links_gets_nothing_out_of_the_root_and_nothing_in() {
             sandbox.get(&format!("/v1/fs/search?path={base}&content=SECRET")),
             sandbox.request(Method::PUT, &format!("/v1/fs/file?path={swap}/planted")).body("evil"),
             sandbox.request(Method::POST, &format!("/v1/fs/mkdir?path={swap}/planted-directory")),
-            sandbox.request(Method::DELETE, &format!("/v1/fs/entry?path={swap}/file&recursive=true")),
-            sandbox.request(Method::POST, "/v1/fs/move").json(&json!({ "from": format!("{swap}/file"), "to": format!("{base}/out") })),
+            sandbox
+                .request(Method::DELETE, &format!("/v1/fs/entry?path={swap}/file&recursive=true")),
+            sandbox
+                .request(Method::POST, "/v1/fs/move")
+                .json(&json!({ "from": format!("{swap}/file"), "to": format!("{base}/out") })),
             sandbox
                 .request(Method::POST, &format!("/v1/fs/upload-batch?path={swap}"))
                 .header("content-type", "application/x-tar")
                 .body(tar.clone()),
         ];
-        for answer in futures_util::future::join_all(requests.map(reqwest::RequestBuilder::send)).await {
+        for answer in
+            futures_util::future::join_all(requests.map(reqwest::RequestBuilder::send)).await
+        {
             let text = answer.unwrap().text().await.unwrap_or_default();
             assert!(!text.contains("SECRET"), "{text}");
             tries += 1;
@@ -75,7 +80,8 @@ async fn c05_a_swapper_of_links_gets_nothing_out_of_the_root_and_nothing_in() {
     }
     stop.store(true, Ordering::Relaxed);
     swapper.join().unwrap();
-    let inside: Vec<_> = std::fs::read_dir(&secrets).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    let inside: Vec<_> =
+        std::fs::read_dir(&secrets).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(inside, ["file"], "after {tries} tries");
     assert_eq!(std::fs::read(secrets.join("file")).unwrap(), b"SECRET");
     assert!(tries > 1000, "{tries}");

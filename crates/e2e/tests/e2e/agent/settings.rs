@@ -11,7 +11,8 @@ async fn sixty_who_write_at_once_lose_nothing_and_no_secret_is_readable_by_other
     let sandbox = Sandbox::new().await;
     let writes = (0..60).map(|number| {
         let path = format!("/v1/config/mcp?directory=work&mcpName=server{number}");
-        let body = json!({ "type": "local", "command": "run", "env": { "KEY": "secret" }, "own": number });
+        let body =
+            json!({ "type": "local", "command": "run", "env": { "KEY": "secret" }, "own": number });
         sandbox.ask(sandbox.request(Method::PUT, &path).json(&body))
     });
     for (status, problem) in futures_util::future::join_all(writes).await {
@@ -26,7 +27,8 @@ async fn sixty_who_write_at_once_lose_nothing_and_no_secret_is_readable_by_other
     assert_eq!(one["own"], 7);
     let gone = sandbox.request(Method::DELETE, "/v1/config/mcp?directory=work&mcpName=server7");
     assert_eq!(sandbox.ask(gone).await.0, 204);
-    let (status, problem) = sandbox.ask(sandbox.get("/v1/config/mcp?directory=work&mcp_name=server7")).await;
+    let (status, problem) =
+        sandbox.ask(sandbox.get("/v1/config/mcp?directory=work&mcp_name=server7")).await;
     assert_eq!((status, problem["sessionId"].as_str()), (404, Some("mcp:server7")), "{problem}");
 }
 
@@ -41,7 +43,10 @@ async fn the_python_clients_calls_without_a_query_mean_everything() {
         assert_eq!(sandbox.ask(sandbox.get(&path)).await, (200, json!({})));
         assert_eq!(sandbox.ask(sandbox.request(Method::PUT, &path).json(&body)).await.0, 204);
         assert_eq!(sandbox.ask(sandbox.get(&path)).await, (200, body));
-        assert_eq!(sandbox.ask(sandbox.request(Method::DELETE, &format!("/v1/{kind}"))).await.0, 204);
+        assert_eq!(
+            sandbox.ask(sandbox.request(Method::DELETE, &format!("/v1/{kind}"))).await.0,
+            204
+        );
         assert_eq!(sandbox.ask(sandbox.get(&path)).await, (200, json!({})));
     }
     std::fs::write(sandbox.path(".sandbox-agent/config/mcp.json"), "{ corrupt").unwrap();
@@ -67,7 +72,13 @@ async fn skills_reach_the_agent() {
         "#!/bin/sh\nread a; echo '{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}'\n\
          read b; echo \"{\\\"jsonrpc\\\":\\\"2.0\\\",\\\"id\\\":2,\\\"result\\\":{\\\"sessionId\\\":\\\"$(cat .claude/skills/brew/SKILL.md)\\\"}}\"\ncat",
     );
-    assert_eq!(sandbox.acp("s", Some("claude"), json!({ "id": 0, "method": "initialize", "params": {} })).await.0, 200);
+    assert_eq!(
+        sandbox
+            .acp("s", Some("claude"), json!({ "id": 0, "method": "initialize", "params": {} }))
+            .await
+            .0,
+        200
+    );
     let new = json!({ "id": 1, "method": "session/new", "params": { "cwd": home } });
     assert_eq!(sandbox.acp("s", None, new).await.1["result"]["sessionId"], "brew");
     assert!(!std::fs::exists(sandbox.path(".claude/skills/bake")).unwrap());

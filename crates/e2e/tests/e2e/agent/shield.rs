@@ -73,7 +73,8 @@ async fn a07_a08_a09_a_job_can_neither_read_trace_nor_signal_the_server() {
     })
     .await;
     let keeper = child.id().unwrap();
-    let children = std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
+    let children =
+        std::fs::read_to_string(format!("/proc/{keeper}/task/{keeper}/children")).unwrap();
     let server = children.split_ascii_whitespace().next().unwrap().to_owned();
     let body = serde_json::json!({ "command": "/usr/bin/python3", "args": ["-c", ATTACK, server, keeper.to_string()] });
     let run = client.post(format!("{url}/v1/processes/run")).bearer_auth(TOKEN).json(&body);
@@ -97,10 +98,17 @@ async fn a07_a08_a09_a_job_can_neither_read_trace_nor_signal_the_server() {
 async fn nothing_of_the_servers_environment_reaches_a_process_but_what_was_declared() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "# declared\nexport FROM_FILE=1\n").unwrap();
-    let flags =
-        ["--env", "DECLARED=yes", "--pass-env", "PASSED", "--env-file", file.path().to_str().unwrap()];
+    let flags = [
+        "--env",
+        "DECLARED=yes",
+        "--pass-env",
+        "PASSED",
+        "--env-file",
+        file.path().to_str().unwrap(),
+    ];
     let canary = "canary-2b9f";
-    let variables = [("ANTHROPIC_API_KEY", canary), ("AWS_SECRET_ACCESS_KEY", canary), ("PASSED", "through")];
+    let variables =
+        [("ANTHROPIC_API_KEY", canary), ("AWS_SECRET_ACCESS_KEY", canary), ("PASSED", "through")];
     let sandbox = Sandbox::with(&flags, &variables).await;
     let seen = sandbox.sh("env").await["stdout"].as_str().unwrap().to_owned();
     for line in ["DECLARED=yes", "PASSED=through", "FROM_FILE=1"] {

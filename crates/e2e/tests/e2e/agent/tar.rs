@@ -18,7 +18,8 @@ fn archive(entries: &[Entry<'_>]) -> Vec<u8> {
         let is_link = matches!(kind, EntryType::Symlink | EntryType::Link);
         header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
         if is_link {
-            header.as_gnu_mut().unwrap().linkname[..content.len()].copy_from_slice(content.as_bytes());
+            header.as_gnu_mut().unwrap().linkname[..content.len()]
+                .copy_from_slice(content.as_bytes());
         }
         header.set_entry_type(*kind);
         header.set_mode(*mode);
@@ -43,7 +44,11 @@ async fn c06_an_archive_that_leaves_is_refused_before_anything_is_written() {
         vec![(file, "first", "x", 0o644), (file, "../out", "x", 0o644)],
         vec![(file, "first", "x", 0o644), (file, "/tmp/agentjail-absolute", "x", 0o644)],
         vec![(file, "first", "x", 0o644), (file, "a/../../out", "x", 0o644)],
-        vec![(file, "first", "x", 0o644), (EntryType::Symlink, "l", "/etc", 0o777), (file, "l/x", "x", 0o644)],
+        vec![
+            (file, "first", "x", 0o644),
+            (EntryType::Symlink, "l", "/etc", 0o777),
+            (file, "l/x", "x", 0o644),
+        ],
         vec![(file, "first", "x", 0o644), (EntryType::Symlink, "l", "../..", 0o777)],
         vec![(file, "first", "x", 0o644), (EntryType::Link, "h", "/etc/hostname", 0o644)],
         vec![(file, "first", "x", 0o644), (EntryType::Link, "h", "../out", 0o644)],
@@ -131,7 +136,11 @@ async fn c06_long_names_many_entries_and_what_is_no_archive() {
     assert!(status == 400 && answer["detail"].as_str().unwrap().contains("compressed"), "{answer}");
     assert_eq!(upload(&sandbox, "empty", Vec::new()).await.0, 200);
     let (status, _) = sandbox
-        .ask(sandbox.request(Method::POST, "/v1/fs/upload-batch?path=x").header("content-type", "text/plain"))
+        .ask(
+            sandbox
+                .request(Method::POST, "/v1/fs/upload-batch?path=x")
+                .header("content-type", "text/plain"),
+        )
         .await;
     assert_eq!(status, 400);
     // Many: the answer lists some, and says that there are more.
@@ -140,5 +149,8 @@ async fn c06_long_names_many_entries_and_what_is_no_archive() {
         names.iter().map(|name| (EntryType::Regular, name.as_str(), "x", 0o644)).collect();
     let (status, answer) = upload(&sandbox, "many", archive(&entries)).await;
     assert_eq!((status, answer["paths"].as_array().unwrap().len()), (200, 1024));
-    assert_eq!((answer["truncated"].as_bool(), answer["uploaded"].as_u64()), (Some(true), Some(2000)));
+    assert_eq!(
+        (answer["truncated"].as_bool(), answer["uploaded"].as_u64()),
+        (Some(true), Some(2000))
+    );
 }

@@ -50,7 +50,8 @@ async fn until(socket: &mut Socket, text: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_terminal_has_its_size_from_the_start_and_several_viewers() {
     let sandbox = Sandbox::new().await;
-    let id = terminal(&sandbox, "bash", &["--norc", "-c", "stty size; read x; stty size; exit 5"]).await;
+    let id =
+        terminal(&sandbox, "bash", &["--norc", "-c", "stty size; read x; stty size; exit 5"]).await;
     let (mut one, mut two) = (open(&sandbox, &id, "").await, open(&sandbox, &id, "").await);
     until(&mut one, "33 101").await;
     until(&mut two, "33 101").await;
@@ -99,7 +100,9 @@ async fn a_viewer_sees_what_was_shown_before_and_goes_on_where_it_was() {
     let (_, info) = sandbox.ask(sandbox.get(&format!("/v1/processes/{id}"))).await;
     assert_eq!(info["status"], "running", "a viewer that goes leaves the process alone");
     // After its end: ready, what it said, exit. No error text of the kernel's.
-    sandbox.post(&format!("/v1/processes/{id}/input"), json!({ "data": "y\n", "encoding": "text" })).await;
+    sandbox
+        .post(&format!("/v1/processes/{id}/input"), json!({ "data": "y\n", "encoding": "text" }))
+        .await;
     eventually("it has ended", async || {
         sandbox.ask(sandbox.get(&format!("/v1/processes/{id}"))).await.1["status"] == "exited"
     })
@@ -122,19 +125,24 @@ async fn a_viewer_sees_what_was_shown_before_and_goes_on_where_it_was() {
 #[tokio::test]
 async fn a_terminal_that_is_none_is_refused_before_the_upgrade_and_so_is_a_foreign_page() {
     let sandbox = Sandbox::new().await;
-    let (_, plain) = sandbox.post("/v1/processes", json!({ "command": "sleep", "args": ["30"] })).await;
+    let (_, plain) =
+        sandbox.post("/v1/processes", json!({ "command": "sleep", "args": ["30"] })).await;
     let ask = async |path: String, origin: Option<&str>| {
-        let mut request = format!("{}{path}", sandbox.url.replace("http", "ws")).into_client_request().unwrap();
+        let mut request =
+            format!("{}{path}", sandbox.url.replace("http", "ws")).into_client_request().unwrap();
         if let Some(origin) = origin {
             request.headers_mut().insert("origin", origin.parse().unwrap());
         }
         match connect_async(request).await {
-            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => response.status().as_u16(),
+            Err(tokio_tungstenite::tungstenite::Error::Http(response)) => {
+                response.status().as_u16()
+            }
             other => panic!("{other:?}"),
         }
     };
     let plain = plain["id"].as_str().unwrap();
-    let socket = |id: &str, token: &str| format!("/v1/processes/{id}/terminal/ws?access_token={token}");
+    let socket =
+        |id: &str, token: &str| format!("/v1/processes/{id}/terminal/ws?access_token={token}");
     assert_eq!(ask(socket(plain, TOKEN), None).await, 409);
     assert_eq!(ask(socket("proc_99", TOKEN), None).await, 404);
     let id = terminal(&sandbox, "sh", &[]).await;
@@ -168,7 +176,10 @@ async fn f10_ten_thousand_reconnects_and_a_storm_of_resizes_leave_nothing() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let (descriptors_before, memory_before) = (descriptors(), super::files::memory(&sandbox));
     futures_util::future::join_all((0..8).map(|part| round(part, part + 1250))).await;
-    eventually("what belonged to the viewers is gone", async || descriptors() <= descriptors_before + 2).await;
+    eventually("what belonged to the viewers is gone", async || {
+        descriptors() <= descriptors_before + 2
+    })
+    .await;
     let grown = super::files::memory(&sandbox).saturating_sub(memory_before);
     assert!(grown < 12 * 1024, "{grown} KiB");
     let (_, info) = sandbox.ask(sandbox.get(&format!("/v1/processes/{id}"))).await;
