@@ -66,6 +66,12 @@ export async function scratch() {
   };
 }
 
+const running = new Set();
+process.once("SIGTERM", () => process.exit(1));
+process.once("exit", () => {
+  for (const child of running) child.kill("SIGTERM");
+});
+
 /** A server, in a directory of its own. */
 export class Server {
   #child;
@@ -73,9 +79,10 @@ export class Server {
   log = "";
 
   /** One that is still to be launched. */
-  static async prepare({ token = TOKEN } = {}) {
+  static async prepare({ token = TOKEN, env = {} } = {}) {
     const server = new Server();
     server.token = token;
+    server.env = env;
     server.dir = await scratch();
     server.port = await freePort();
     return server;
@@ -95,11 +102,13 @@ export class Server {
     const open = this.token ? ["--token", this.token] : ["--no-token"];
     const args = ["server", "-H", "127.0.0.1", "-p", String(this.port), "--state-dir", this.dir.state, ...open];
     const child = spawn(binary(), args, {
-      env: { PATH: process.env.PATH, HOME: this.dir.home },
+      env: { PATH: process.env.PATH, HOME: this.dir.home, ...this.env },
       cwd: this.dir.work,
       stdio: ["ignore", "pipe", "pipe"],
     });
     this.#child = child;
+    running.add(child);
+    child.once("exit", () => running.delete(child));
     for (const stream of [child.stdout, child.stderr]) stream.on("data", (data) => (this.log += data));
     await until("a healthy server", async () => {
       assert.equal(child.exitCode, null, `the server ended:\n${this.log}`);
@@ -142,7 +151,9 @@ export class Server {
   }
 
   async stop() {
-    await Promise.all(this.#clients.map((client) => client.dispose()));
+    // A client whose connection failed may wait for ever; that is told by the test that made it fail.
+    const disposals = Promise.allSettled(this.#clients.map((client) => client.dispose()));
+    await soon("the disposals", disposals, 3000).catch(() => {});
     await this.#end("SIGTERM");
     await this.dir.remove();
   }

@@ -3,7 +3,7 @@ import { after, before, test } from "node:test";
 
 import { SandboxAgent, SandboxAgentError } from "sandbox-agent";
 
-import { Server } from "../support.mjs";
+import { Server, text } from "../support.mjs";
 
 let server;
 before(async () => (server = await Server.start()));
@@ -35,6 +35,15 @@ test("a client waits for a server that is not there yet", async () => {
   await late.launch();
   assert.ok((await agents).agents.length > 0);
   await late.stop();
+});
+
+test("a client that has only a way to fetch reaches the server by it", async () => {
+  const client = await server.client({
+    baseUrl: undefined,
+    fetch: (input, init) => fetch(String(input).replace("http://sandbox-agent", server.url), init),
+  });
+  const session = await client.createSession({ agent: "mock", cwd: server.dir.work });
+  assert.equal((await session.prompt(text("hello"))).stopReason, "end_turn");
 });
 
 test("the inspector's page is served to whoever follows the client's link", async () => {

@@ -1,5 +1,7 @@
 import { strict as assert } from "node:assert";
+import { execFile } from "node:child_process";
 import { test } from "node:test";
+import { promisify } from "node:util";
 
 import { SandboxAgent } from "sandbox-agent";
 import { local } from "sandbox-agent/local";
@@ -24,6 +26,10 @@ test("the local provider starts the program, uses it and ends it", async () => {
     const heard = listen(session);
     await session.prompt(text("hello"));
     await until("the answer", () => heard.text === "You said: hello");
+    const second = await SandboxAgent.start({ sandbox, sandboxId: client.sandboxId });
+    assert.equal(second.sandboxId, client.sandboxId);
+    assert.equal((await second.runProcess({ command: "cat", args: ["hello"], cwd: dir.home })).stdout, "x");
+    await second.dispose();
     const url = client.inspectorUrl;
     await client.destroySandbox();
     await until("the server's end", () => gone(url));
@@ -53,3 +59,15 @@ for (const call of ["pauseSandbox", "killSandbox"]) {
     }
   });
 }
+
+test("the program installs agents as providers ask it to", async () => {
+  const dir = await scratch();
+  try {
+    const install = (agent) =>
+      promisify(execFile)(binary(), ["install-agent", agent], { env: { PATH: process.env.PATH, HOME: dir.home } });
+    await install("mock");
+    await assert.rejects(install("nobody"), (error) => error.code !== 0 && error.stderr.includes("nobody"));
+  } finally {
+    await dir.remove();
+  }
+});

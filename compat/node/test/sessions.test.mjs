@@ -36,6 +36,13 @@ test("a session is created, prompted, and hears the answer in pieces", async (t)
   check();
 });
 
+test("a prompt may be large", async () => {
+  const [session, heard] = await create(await server.client());
+  const long = "x".repeat(3 * 1024 * 1024);
+  assert.equal((await session.prompt(text(long))).stopReason, "end_turn");
+  await until("the answer", () => heard.text.length === long.length + "You said: ".length);
+});
+
 test("thoughts, plans and tool calls reach the session", async (t) => {
   const check = attentive(t);
   const [session, heard] = await create(await server.client());
@@ -258,6 +265,20 @@ test("an agent that crashes fails its prompt alone, and the session goes on", as
   });
   assert.equal((await soon("the prompt's end", session.prompt(text("after")))).stopReason, "end_turn");
   await until("the answer", () => heard.text.endsWith("You said: after"));
+});
+
+test("an agent that cannot be started fails what was asked of it, and nothing else", async (t) => {
+  t.mock.method(console, "error", () => {});
+  const own = await Server.start({ env: { SANDBOX_AGENT_REQUIRE_PREINSTALL: "true" } });
+  try {
+    const client = await own.client();
+    const refused = client.createSession({ agent: "claude", cwd: own.dir.work });
+    await assert.rejects(soon("the failure", refused, 5000), (error) => error.name === "AcpRpcError");
+    const session = await client.createSession({ agent: "mock", cwd: own.dir.work });
+    assert.equal((await session.prompt(text("unmoved"))).stopReason, "end_turn");
+  } finally {
+    await own.stop();
+  }
 });
 
 test("a session may be asked for in a directory that is not there", async () => {
