@@ -6,7 +6,7 @@ import { once } from "node:events";
 import { mkdir, mkdtemp, readFile, rm } from "node:fs/promises";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
 
 import { SandboxAgent } from "sandbox-agent";
 
@@ -16,7 +16,7 @@ export const TOKEN = "a-token-for-tests";
 export function binary() {
   const path = process.env.SANDBOX_AGENT_BIN;
   assert.ok(path, "SANDBOX_AGENT_BIN must name the sandbox-agent program");
-  return path;
+  return resolve(path);
 }
 
 /** The condition's value, as soon as there is one. */
@@ -26,7 +26,7 @@ export async function until(what, condition, milliseconds = 10_000) {
     const value = await condition();
     if (value) return value;
     assert.ok(Date.now() < end, `in vain waited for: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 15));
+    await new Promise((done) => setTimeout(done, 15));
   }
 }
 
@@ -186,7 +186,7 @@ export function severableFetch() {
     ids.push(headers.get("last-event-id"));
     const reader = response.body.getReader();
     const ended = {};
-    ended.promise = new Promise((resolve) => (ended.resolve = resolve));
+    ended.promise = new Promise((done) => (ended.resolve = done));
     const end = () => ended.resolve({ done: true });
     streams.add(end);
     const body = new ReadableStream({

@@ -119,6 +119,16 @@ test("what the agent refuses is an error of that request alone", async () => {
   await acp.disconnect();
 });
 
+test("an agent's end is told on the stream, and the next request starts it again", async () => {
+  const { acp, heard } = connect("ends");
+  const sessionId = await begin(acp);
+  await assert.rejects(acp.prompt({ sessionId, prompt: text("crash") }), AcpRpcError);
+  const [, params] = await until("the end", () => heard.notices.find(([method]) => method === "_adapter/agent_exited"));
+  assert.deepEqual(params, { success: false, code: 3 });
+  assert.equal((await acp.prompt({ sessionId, prompt: text("on") })).stopReason, "end_turn");
+  await acp.disconnect();
+});
+
 // Asked as the client asks: it turns such an answer into a rejection that no caller can catch.
 for (const [what, query, token, status, code] of [
   ["a first word without an agent", "", TOKEN, 400, "invalid_request"],
