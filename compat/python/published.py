@@ -20,6 +20,16 @@ from serving import Server
 
 CLIENT = "sandbox-agent-sdk==0.1.5"
 
+# Those that skip themselves whatever the server does, and why. They skip whenever something goes wrong, so that
+# any other one that is skipped has failed.
+SKIPPED = {
+    "test_desktop_start": "there is no desktop",
+    "test_desktop_screenshot": "there is no desktop",
+    "test_get_mcp_config": "it gives the client's method arguments that it does not take",
+    "test_get_skills_config": "it gives the client's method arguments that it does not take",
+    "test_start_spawns_server": "it wants a client where the client's method gives a handle",
+}
+
 
 def unpacked(directory: Path) -> Path:
     """The client's source archive, fetched and unpacked."""
@@ -33,18 +43,19 @@ def unpacked(directory: Path) -> Path:
 
 
 def run(root: Path, home: Path) -> int:
-    """Runs the tests. Fails unless all of them pass; those that skip themselves are named."""
+    """Runs the tests. Fails unless all of them pass, but for those that always skip themselves."""
     report = root / "report.xml"
     arguments = ["-m", "integration", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "tests/test_integration.py"]
     # Without the program's name: what it would start by itself, the client cannot end.
     environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
     code = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=root, env=environment).returncode
     cases = list(xml.parse(report).getroot().iter("testcase")) if report.exists() else []
-    skipped = [(case, skip) for case in cases for skip in case.findall("skipped")]
-    for case, skip in skipped:
-        print(f"skipped by itself: {case.get('name')}: {skip.get('message')}")
-    print(f"{len(cases)} tests, {len(skipped)} of them skipped by themselves")
-    return code if len(cases) > len(skipped) else code or 1
+    skipped = {case.get("name"): skip.get("message") for case in cases for skip in case.findall("skipped")}
+    for name, message in skipped.items():
+        print(f"{'skipped by itself' if name in SKIPPED else 'FAILED, if silently'}: {name}: {message}")
+    print(f"{len(cases)} tests, {len(skipped)} of them skipped")
+    silent = skipped.keys() - SKIPPED.keys()
+    return code or int(bool(silent) or len(cases) == len(skipped))
 
 
 def main() -> int:

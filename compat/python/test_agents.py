@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 from sandboxagent import SandboxAgent
+from sandboxagent.client import Session
 from sandboxagent.http import SandboxAgentError
+from sandboxagent.types import SessionRecord
 from serving import Server
 
 
@@ -60,6 +62,39 @@ async def test_a_session_has_tools_and_skills_of_its_own_to_set(client: SandboxA
     skills = {"sources": [{"type": "local", "source": "/skills"}]}
     await session.set_skills_config(skills)
     assert await session.get_skills_config() == skills
+
+
+async def test_a_configuration_may_be_any_object(client: SandboxAgent) -> None:
+    """As the client passes on whatever it is given."""
+    session = await client.create_session(agent="mock")
+    for tools in [{"servers": []}, {"servers": [{"name": "mine"}]}, {}, {"mcpServers": {"mine": {"command": "mine"}}}]:
+        await client.set_mcp_config(tools)
+        assert await client.get_mcp_config() == tools
+        await session.set_mcp_config(tools)
+        assert await session.get_mcp_config() == tools
+    for skills in [{"sources": []}, {}, {"skills": ["one"]}]:
+        await client.set_skills_config(skills)
+        assert await client.get_skills_config() == skills
+        await session.set_skills_config(skills)
+        assert await session.get_skills_config() == skills
+    await client.delete_mcp_config()
+    await client.delete_skills_config()
+
+
+async def test_a_session_that_there_is_not_has_no_configuration(client: SandboxAgent) -> None:
+    record = SessionRecord(
+        id="nobody-knows", agent="mock", agent_session_id="nobody", last_connection_id="default", created_at=1
+    )
+    session = Session(client, record)
+    for call in [
+        lambda: session.get_mcp_config(),
+        lambda: session.set_mcp_config({"servers": []}),
+        lambda: session.get_skills_config(),
+        lambda: session.set_skills_config({"sources": []}),
+    ]:
+        with pytest.raises(SandboxAgentError) as missing:
+            await call()
+        assert missing.value.status == 404
 
 
 async def test_configuring_one_session_leaves_the_others_alone(client: SandboxAgent) -> None:
