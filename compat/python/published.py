@@ -45,7 +45,8 @@ def unpacked(directory: Path) -> Path:
 def run(root: Path, home: Path) -> int:
     """Runs the tests. Fails unless all of them pass, but for those that always skip themselves."""
     report = root / "report.xml"
-    arguments = ["-m", "integration", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "tests/test_integration.py"]
+    tests = ["-m", "integration", "tests/test_integration.py"]
+    arguments = ["-q", "-p", "no:cacheprovider", f"--junitxml={report}", *tests]
     # Without the program's name: what it would start by itself, the client cannot end.
     environment = {"PATH": os.environ["PATH"], "HOME": str(home)}
     code = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=root, env=environment).returncode

@@ -50,7 +50,8 @@ test("thoughts, plans and tool calls reach the session", async (t) => {
   await until("a tool call's end", () =>
     heard.updates.some((update) => update.sessionUpdate === "tool_call_update" && update.status === "completed"));
   const kinds = new Set(heard.updates.map((update) => update.sessionUpdate));
-  for (const kind of ["agent_thought_chunk", "plan", "tool_call", "agent_message_chunk"]) assert.ok(kinds.has(kind), kind);
+  const wanted = ["agent_thought_chunk", "plan", "tool_call", "agent_message_chunk"];
+  for (const kind of wanted) assert.ok(kinds.has(kind), kind);
   check();
 });
 
