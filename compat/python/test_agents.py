@@ -64,15 +64,15 @@ async def test_a_session_has_tools_and_skills_of_its_own_to_set(client: SandboxA
     assert await session.get_skills_config() == skills
 
 
-async def test_a_configuration_may_be_any_object(client: SandboxAgent) -> None:
-    """As the client passes on whatever it is given."""
+async def test_tools_may_be_configured_in_any_form_and_skills_be_none(client: SandboxAgent) -> None:
+    """The client passes on whatever object it is given."""
     session = await client.create_session(agent="mock")
     for tools in [{"servers": []}, {"servers": [{"name": "mine"}]}, {}, {"mcpServers": {"mine": {"command": "mine"}}}]:
         await client.set_mcp_config(tools)
         assert await client.get_mcp_config() == tools
         await session.set_mcp_config(tools)
         assert await session.get_mcp_config() == tools
-    for skills in [{"sources": []}, {}, {"skills": ["one"]}]:
+    for skills in [{"sources": []}, {"sources": [{"type": "local", "source": "/skills"}]}]:
         await client.set_skills_config(skills)
         assert await client.get_skills_config() == skills
         await session.set_skills_config(skills)
