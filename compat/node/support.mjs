@@ -81,6 +81,7 @@ export class Server {
   /** One that is still to be launched. */
   static async prepare({ token = TOKEN, env = {} } = {}) {
     const server = new Server();
+    server.program = binary();
     server.token = token;
     server.env = env;
     server.dir = await scratch();
@@ -101,7 +102,7 @@ export class Server {
   async launch() {
     const open = this.token ? ["--token", this.token] : ["--no-token"];
     const args = ["server", "-H", "127.0.0.1", "-p", String(this.port), "--state-dir", this.dir.state, ...open];
-    const child = spawn(binary(), args, {
+    const child = spawn(this.program, args, {
       env: { PATH: process.env.PATH, HOME: this.dir.home, ...this.env },
       cwd: this.dir.work,
       stdio: ["ignore", "pipe", "pipe"],

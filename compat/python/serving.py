@@ -47,6 +47,7 @@ class Server:
     """A server in a directory of its own: its home, its state and work lie beside each other."""
 
     def __init__(self, *, port: int | None = None, token: str | None = TOKEN) -> None:
+        self.program = binary()
         self.token = token
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -64,7 +65,7 @@ class Server:
         where = ["-H", "127.0.0.1", "-p", str(self.port), "--state-dir", str(self.state)]
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [binary(), "server", *where, *given],
+                [self.program, "server", *where, *given],
                 env={"PATH": os.environ["PATH"], "HOME": str(self.home)},
                 cwd=self.work,
                 stdin=subprocess.DEVNULL,
