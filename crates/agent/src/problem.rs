@@ -143,11 +143,6 @@ impl Problem {
         self.code.told().1
     }
 
-    /// What is wrong, for a place that is no HTTP answer.
-    pub(crate) fn message(&self) -> &str {
-        &self.message
-    }
-
     /// For the log: the causes, if there are any.
     pub(crate) fn detail(&self) -> String {
         let mut detail = self.message.clone();

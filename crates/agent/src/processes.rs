@@ -26,4 +26,4 @@ pub(crate) use spawn::{
     Ended, Order, SpawnError, Spawned, Spawner, Stdios, nothing, shield_is_free,
 };
 pub use tree::descendants;
-pub(crate) use tree::freeze;
+pub(crate) use tree::signal_all;

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::app::App;
 use crate::blocking::blocking;
 use crate::problem::Problem;
-use crate::processes::freeze;
+use crate::processes::signal_all;
 
 /// What the sandbox does from now on.
 #[derive(Debug, Serialize, ToSchema)]
@@ -22,8 +22,8 @@ pub(crate) struct SandboxStatus {
 #[utoipa::path(post, path = "/v1/sandbox/pause", tag = "sandbox", responses(
     (status = 200, description = "All that this server started stands still", body = SandboxStatus),
 ))]
-pub(crate) async fn pause() -> Json<SandboxStatus> {
-    blocking(|| freeze(Signal::STOP)).await;
+pub(crate) async fn pause(State(app): State<App>) -> Json<SandboxStatus> {
+    signal(&app, Signal::STOP).await;
     Json(SandboxStatus { status: "paused" })
 }
 
@@ -31,8 +31,8 @@ pub(crate) async fn pause() -> Json<SandboxStatus> {
 #[utoipa::path(post, path = "/v1/sandbox/resume", tag = "sandbox", responses(
     (status = 200, description = "It goes on", body = SandboxStatus),
 ))]
-pub(crate) async fn resume() -> Json<SandboxStatus> {
-    blocking(|| freeze(Signal::CONT)).await;
+pub(crate) async fn resume(State(app): State<App>) -> Json<SandboxStatus> {
+    signal(&app, Signal::CONT).await;
     Json(SandboxStatus { status: "running" })
 }
 
@@ -42,8 +42,10 @@ pub(crate) async fn resume() -> Json<SandboxStatus> {
 ))]
 pub(crate) async fn restart(State(app): State<App>) -> Result<Json<SandboxStatus>, Problem> {
     // What stands still does not end by itself.
-    blocking(|| freeze(Signal::CONT)).await;
+    signal(&app, Signal::CONT).await;
     tokio::join!(app.servers.stop_agents(), app.processes.end_all());
+    // And what they had left behind.
+    signal(&app, Signal::KILL).await;
     Ok(Json(SandboxStatus { status: "running" }))
 }
 
@@ -64,8 +66,13 @@ pub(crate) async fn destroy(State(app): State<App>) -> Json<SandboxStatus> {
 }
 
 async fn end(app: App) -> Json<SandboxStatus> {
-    blocking(|| freeze(Signal::CONT)).await;
+    signal(&app, Signal::CONT).await;
     // This answer is a request in flight: it is sent before the server has ended.
     app.stop.cancel();
     Json(SandboxStatus { status: "stopped" })
+}
+
+async fn signal(app: &App, signal: Signal) {
+    let kept = app.config.kept;
+    blocking(move || signal_all(signal, kept)).await;
 }

@@ -1,8 +1,10 @@
 //! `sandbox-agent server`: what was typed becomes a configuration, and the server runs.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -134,6 +136,9 @@ const BASE: [&str; 13] = [
 const BASE_PREFIXES: [&str; 1] = ["LC_"];
 
 pub(crate) fn server(access: Access, flags: Flags) -> anyhow::Result<ExitCode> {
+    if let Some(token) = &access.token {
+        hide(token)?;
+    }
     let (filter, log_dir) = (flags.log.clone(), flags.log_dir.clone());
     let (config, made) = configure(access, flags)?;
     match keeper::split()? {
@@ -149,6 +154,41 @@ pub(crate) fn server(access: Access, flags: Flags) -> anyhow::Result<ExitCode> {
     // Threads that block on a dead disk must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     served.map(|()| ExitCode::SUCCESS)
+}
+
+/// A token on the command line can be read by all who run here. So this program starts itself again without it: an
+/// environment is for its owner alone, and soon not even for what he runs beside us.
+fn hide(token: &str) -> anyhow::Result<()> {
+    let all: Vec<OsString> = std::env::args_os().collect();
+    let kept = without(&all, token);
+    if kept.len() == all.len() {
+        return Ok(());
+    }
+    #[expect(clippy::disallowed_methods, reason = "this program, in its own place")]
+    let mut command = std::process::Command::new("/proc/self/exe");
+    let program = kept.first().cloned().unwrap_or_default();
+    command.arg0(program).args(kept.iter().skip(1)).env("SANDBOX_AGENT_TOKEN", token);
+    // It comes back only if it failed.
+    Err(command.exec()).context("could not start again without the token on the command line")
+}
+
+/// Arguments without those that give a token.
+fn without(all: &[OsString], token: &str) -> Vec<OsString> {
+    let mut kept = Vec::with_capacity(all.len());
+    let mut rest = all.iter().peekable();
+    while let Some(argument) = rest.next() {
+        let text = argument.to_string_lossy();
+        let apart = text == "--token" || text == "-t";
+        if apart && rest.peek().is_some_and(|next| *next == token) {
+            rest.next();
+        } else if text != format!("--token={token}")
+            && text != format!("-t{token}")
+            && text != format!("-t={token}")
+        {
+            kept.push(argument.clone());
+        }
+    }
+    kept
 }
 
 async fn serve(config: Config, made: Option<Token>) -> anyhow::Result<()> {
@@ -222,6 +262,7 @@ fn configure(access: Access, flags: Flags) -> anyhow::Result<(Config, Option<Tok
             npm: flags.npm_registry,
         },
         shield: flags.shield,
+        kept: true,
         mock,
         grace: Duration::from_secs(flags.grace_secs),
     };
@@ -324,5 +365,20 @@ fn declare(base: &mut BTreeMap<String, String>, flag: &str, line: &str) -> anyho
         }
         // The value may be a secret: it is not told.
         _ => bail!("{flag}: NAME=VALUE is expected"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_taken_off_the_command_line_however_it_was_given() {
+        for given in [&["--token", "x y"][..], &["-t", "x y"], &["--token=x y"], &["-tx y"]] {
+            let mut all: Vec<OsString> = vec!["program".into(), "server".into()];
+            all.extend(given.iter().map(OsString::from));
+            all.push("-p1".into());
+            assert_eq!(without(&all, "x y"), ["program", "server", "-p1"], "{given:?}");
+        }
     }
 }

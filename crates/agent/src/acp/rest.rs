@@ -97,7 +97,7 @@ pub(crate) async fn destroy(
     if let Some(server) = app.servers.by_key(row.server).await? {
         let cancel = json!({ "sessionId": row.id });
         let cancel = super::envelope::Envelope::notification("session/cancel", &cancel);
-        for process in server.alive().await {
+        for process in server.alive() {
             if process.has_open(&row.id) {
                 process.notify(cancel.clone()).await;
             }
@@ -285,7 +285,7 @@ async fn set_own(
     journal.set_own_settings(row.id.clone(), text(mcp), text(skills)).await?;
     // Its agent hears of it when the session is loaded again, which its next turn does.
     if let Some(server) = app.servers.by_key(row.server).await? {
-        server.alive().await.iter().for_each(|process| process.to_be_loaded_again(&row.id));
+        server.alive().iter().for_each(|process| process.to_be_loaded_again(&row.id));
     }
     Ok(StatusCode::NO_CONTENT)
 }
@@ -296,17 +296,13 @@ fn parsed(text: Option<&str>) -> Value {
 
 /// A session by its id.
 async fn find(app: &App, id: &str) -> Result<SessionRow, Problem> {
-    // The Python client makes names like this for its sessions, and never tells.
-    let made_by_a_client = id.len() == 36 && id.bytes().filter(|byte| *byte == b'-').count() == 4;
-    if made_by_a_client {
-        return find_or_name(app, id).await;
-    }
     let journal = &app.servers.context().await?.journal;
     let found = journal.session(id.to_owned()).await?;
     found.ok_or_else(|| Problem::session_not_found(id))
 }
 
-/// The same, where a name that nobody knows is what the Python client calls the newest session.
+/// The same, where a name that nobody knows is what the Python client calls the newest session: it sets what it was
+/// asked to set under a name of its own, before it has told that name.
 async fn find_or_name(app: &App, id: &str) -> Result<SessionRow, Problem> {
     let journal = &app.servers.context().await?.journal;
     let found = match journal.session(id.to_owned()).await? {

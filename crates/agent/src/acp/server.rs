@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -70,9 +70,12 @@ pub(super) struct Server {
     pub(super) feed: Feed,
     pub(super) context: Arc<Context>,
     initialize: Mutex<Option<String>>,
-    processes: AsyncMutex<HashMap<String, Running>>,
+    processes: Mutex<HashMap<String, Running>>,
+    /// Held while an agent is being started: who comes meanwhile gets the same.
+    starting: AsyncMutex<()>,
+    /// Ends a start that is under way, an install included.
+    stop: Mutex<CancellationToken>,
     used_ms: AtomicU64,
-    closed: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -104,9 +107,10 @@ impl Server {
             feed,
             context,
             initialize: Mutex::new(row.initialize),
-            processes: AsyncMutex::default(),
+            processes: Mutex::default(),
+            starting: AsyncMutex::default(),
+            stop: Mutex::default(),
             used_ms: AtomicU64::new(now_ms()),
-            closed: CancellationToken::new(),
         }
     }
 
@@ -128,7 +132,7 @@ impl Server {
             (Kind::Request, None) => dialect::request(self, envelope).await.map(Some),
             (Kind::Request, Some(agent)) => self.request(agent, envelope).await.map(Some),
             (Kind::Notification, _) => {
-                for process in self.alive().await {
+                for process in self.alive() {
                     if envelope.session().is_none_or(|session| process.has_open(&session)) {
                         process.notify(envelope.clone()).await;
                     }
@@ -141,9 +145,7 @@ impl Server {
                     tokio::time::sleep(SECOND_VOICE).await;
                 }
                 // To something that is over: nothing that a client could do about it.
-                if let Some(process) =
-                    self.alive().await.into_iter().find(|process| process.asked(&id))
-                {
+                if let Some(process) = self.alive().into_iter().find(|process| process.asked(&id)) {
                     process.notify(envelope).await;
                 }
                 Ok(None)
@@ -212,16 +214,34 @@ impl Server {
         agent: &str,
         opened: bool,
     ) -> Result<Arc<AgentProcess>, Problem> {
-        let started = self.closed.run_until_cancelled(self.started(agent, opened)).await;
-        started.unwrap_or_else(|| Err(Problem::session_not_found(&self.id)))
+        let stop = self.stop_token().clone();
+        let started = stop.run_until_cancelled(self.started(agent, opened)).await;
+        started.unwrap_or_else(|| {
+            let text = format!("{} was ended while {agent} was being started", self.id);
+            Err(Problem::conflict(text))
+        })
+    }
+
+    fn stop_token(&self) -> MutexGuard<'_, CancellationToken> {
+        self.stop.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn processes(&self) -> MutexGuard<'_, HashMap<String, Running>> {
+        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alive_of(&self, agent: &str) -> Option<Arc<AgentProcess>> {
+        let processes = self.processes();
+        let running = processes.get(agent).filter(|running| running.process.is_alive());
+        running.map(|running| Arc::clone(&running.process))
     }
 
     async fn started(&self, agent: &str, opened: bool) -> Result<Arc<AgentProcess>, Problem> {
-        let mut processes = self.processes.lock().await;
-        if let Some(running) = processes.get(agent).filter(|running| running.process.is_alive()) {
-            return Ok(Arc::clone(&running.process));
+        let _starting = self.starting.lock().await;
+        if let Some(process) = self.alive_of(agent) {
+            return Ok(process);
         }
-        processes.remove(agent);
+        drop(self.processes().remove(agent));
         let place = self.place()?;
         let launch = self.context.agents.launch(agent).await?;
         let process = AgentProcess::start(Start {
@@ -238,7 +258,7 @@ impl Server {
         })
         .await?;
         let running = Running { process: Arc::clone(&process), since_ms: now_ms(), _place: place };
-        processes.insert(agent.to_owned(), running);
+        drop(self.processes().insert(agent.to_owned(), running));
         if opened && let Some(params) = self.initialize() {
             self.open(&process, &params).await?;
         }
@@ -377,22 +397,25 @@ impl Server {
     }
 
     /// Processes that run.
-    pub(super) async fn alive(&self) -> Vec<Arc<AgentProcess>> {
-        let processes = self.processes.lock().await;
+    pub(super) fn alive(&self) -> Vec<Arc<AgentProcess>> {
+        let processes = self.processes();
         let running = processes.values().map(|running| Arc::clone(&running.process));
         running.filter(|process| process.is_alive()).collect()
     }
 
-    /// Which agents run, since when. Does not wait for one that is being started.
+    /// Which agents run, since when.
     pub(super) fn running(&self) -> Vec<(String, u64)> {
-        let Ok(processes) = self.processes.try_lock() else { return Vec::new() };
+        let processes = self.processes();
         let alive = processes.values().filter(|running| running.process.is_alive());
         alive.map(|running| (running.process.agent.clone(), running.since_ms)).collect()
     }
 
     /// Ends the agents; what was said stays.
     pub(super) async fn stop(&self) {
-        let processes = std::mem::take(&mut *self.processes.lock().await);
+        std::mem::take(&mut *self.stop_token()).cancel();
+        // One that was just started is in the map by then, or was dropped.
+        let _starting = self.starting.lock().await;
+        let processes = std::mem::take(&mut *self.processes());
         for running in processes.values() {
             running.process.end();
         }
@@ -403,7 +426,6 @@ impl Server {
 
     /// Ends the server.
     pub(super) async fn close(&self) {
-        self.closed.cancel();
         self.stop().await;
         self.feed.close();
     }
@@ -412,7 +434,7 @@ impl Server {
     pub(super) async fn stop_if_left(&self) {
         // It has closed its stream by now, but we may not have seen it yet.
         tokio::time::sleep(LEAVING).await;
-        let busy = self.alive().await.iter().any(|process| process.is_busy());
+        let busy = self.alive().iter().any(|process| process.is_busy());
         if self.feed.readers() == 0 && !busy {
             self.stop().await;
         }
@@ -424,7 +446,7 @@ impl Server {
         if unused < idle_ms || self.feed.readers() > 0 {
             return;
         }
-        let alive = self.alive().await;
+        let alive = self.alive();
         if !alive.is_empty() && alive.iter().all(|process| !process.is_busy()) {
             tracing::info!(server.id = %self.id, "ending an idle agent");
             self.stop().await;
@@ -481,7 +503,9 @@ fn with_stderr(envelope: Envelope, process: &AgentProcess) -> Envelope {
 
 /// A problem that shows up when the head of the answer is sent already.
 pub(super) fn late(id: &RawValue, problem: &Problem) -> Box<RawValue> {
-    raw_envelope(&Envelope::error(id, INTERNAL, problem.message(), problem.body()))
+    let body = problem.body();
+    let text = body["detail"].as_str().unwrap_or("failed").to_owned();
+    raw_envelope(&Envelope::error(id, INTERNAL, &text, body))
 }
 
 pub(super) fn raw_envelope(envelope: &Envelope) -> Box<RawValue> {

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat, readlinkat};
+use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
 use super::list::each;
@@ -16,7 +17,8 @@ use super::tree::open_directory;
 /// Directories in each other that are walked down.
 const DEEPEST: usize = 1024;
 
-/// Writes what is below a directory. Links stay links; sockets, FIFOs and devices are left out.
+/// Writes what is below a directory. Links stay links; sockets, FIFOs and devices are left out, and so is what may
+/// not be read: the answer's head is out already.
 pub(super) fn write(directory: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
     let mut builder = Builder::new(out);
     walk(directory, Path::new(""), &mut builder, 0)?;
@@ -39,7 +41,10 @@ fn walk(
             FileType::Directory => {
                 let mut header = header(&found, EntryType::Directory, 0);
                 builder.append_data(&mut header, &path, io::empty())?;
-                walk(&open_directory(directory, name)?, &path, builder, depth + 1)
+                match open_directory(directory, name) {
+                    Ok(inside) => walk(&inside, &path, builder, depth + 1),
+                    Err(_) => Ok(()),
+                }
             }
             FileType::Symlink => {
                 let target = readlinkat(directory, name, Vec::new())?;
@@ -64,7 +69,7 @@ fn file(
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let opened = match openat(directory, name, flags, Mode::empty()) {
         Ok(opened) => opened,
-        Err(rustix::io::Errno::NOENT) => return Ok(()),
+        Err(Errno::NOENT | Errno::ACCESS | Errno::PERM) => return Ok(()),
         Err(errno) => return Err(errno.into()),
     };
     let found = fstat(&opened)?;

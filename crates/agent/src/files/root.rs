@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Stat, fstat, fstatfs, mkdirat,
@@ -37,6 +37,8 @@ struct Inner {
     home: PathBuf,
     resolve: ResolveFlags,
     pending: Pending,
+    /// Held while an upload takes its place.
+    turn: Mutex<()>,
 }
 
 /// A path that was asked for.
@@ -80,7 +82,16 @@ impl Root {
         // A home that lies outside would make every relative path an error.
         let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
         let home = if home.starts_with(&path) { home } else { path.clone() };
-        Ok(Self { inner: Arc::new(Inner { directory, path, home, resolve, pending }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                directory,
+                path,
+                home,
+                resolve,
+                pending,
+                turn: Mutex::new(()),
+            }),
+        })
     }
 
     /// Where relative paths begin.
@@ -91,6 +102,10 @@ impl Root {
     /// Where names are noted that a file has for a moment.
     pub(super) fn pending(&self) -> &Pending {
         &self.inner.pending
+    }
+
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.inner.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads a path as it was asked for.

@@ -30,6 +30,9 @@ use crate::blocking::blocking;
 const MOST_ENTRIES: u64 = 1_000_000;
 const LONGEST_NAME: usize = 4096;
 
+/// Bytes of an entry that only tells of the next.
+const LONGEST_EXTENSION: u64 = 256 * 1024;
+
 /// Takes an upload whole, on disk and without a name, then unpacks it: an archive that breaks off or that
 /// is refused has changed nothing.
 pub(super) async fn upload(root: Root, place: Place, body: Body) -> Result<FsUploaded, FileError> {
@@ -94,6 +97,8 @@ fn check(spool: &File) -> Result<(), FileError> {
         ));
     }
     reader.rewind().map_err(|error| broken(&error))?;
+    check_extensions(spool)?;
+    reader.rewind().map_err(|error| broken(&error))?;
     let mut archive = Archive::new(spool);
     let mut count = 0_u64;
     for entry in archive.entries().map_err(|error| broken(&error))? {
@@ -112,6 +117,27 @@ fn check(spool: &File) -> Result<(), FileError> {
             } else {
                 stays_inside(name, &target)?;
             }
+        }
+    }
+    Ok(())
+}
+
+/// Looks at the entries that tell of others, which reading the others takes into memory whole.
+fn check_extensions(spool: &File) -> Result<(), FileError> {
+    let mut archive = Archive::new(spool);
+    for entry in archive.entries().map_err(|error| broken(&error))?.raw(true) {
+        let entry = entry.map_err(|error| broken(&error))?;
+        let extends = matches!(
+            entry.header().entry_type(),
+            EntryType::GNULongName
+                | EntryType::GNULongLink
+                | EntryType::XHeader
+                | EntryType::XGlobalHeader
+        );
+        if extends && entry.size() > LONGEST_EXTENSION {
+            return Err(FileError::Entry(
+                "has a name, or attributes, that are too long".to_owned(),
+            ));
         }
     }
     Ok(())

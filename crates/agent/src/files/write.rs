@@ -196,28 +196,28 @@ pub(super) async fn upload(
         draft.write(&first)?;
         // What came whole in one piece is done in one trip.
         if rest == Rest::Ended {
-            draft.finish().map(Started::Done)
+            condition.finish(&root, &place, draft).map(Started::Done)
         } else {
-            Ok(Started::Open(draft))
+            Ok(Started::Open(draft, root, place, condition))
         }
     });
-    let mut draft = match started.await? {
+    let (mut draft, root, place, condition) = match started.await? {
         Started::Done(written) => return Ok(written),
-        Started::Open(draft) => draft,
+        Started::Open(draft, root, place, condition) => (draft, root, place, condition),
     };
     loop {
         let (piece, rest) = gather(&mut body).await?;
         let written = blocking(move || draft.write(&piece).map(|()| draft));
         draft = written.await?;
         if rest == Rest::Ended {
-            return blocking(move || draft.finish()).await;
+            return blocking(move || condition.finish(&root, &place, draft)).await;
         }
     }
 }
 
 enum Started {
     Done(u64),
-    Open(Draft),
+    Open(Draft, Root, Place, Condition),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,6 +255,14 @@ impl Condition {
             (None, Some("*")) => Self::IsNew,
             _ => Self::None,
         }
+    }
+
+    /// Puts a file in its place if the condition still holds. Uploads do so one after the other: nobody's is replaced
+    /// by one who has not seen it.
+    fn finish(&self, root: &Root, place: &Place, draft: Draft) -> Result<u64, FileError> {
+        let _turn = root.turn();
+        self.check(root, place)?;
+        draft.finish()
     }
 
     fn check(&self, root: &Root, place: &Place) -> Result<(), FileError> {

@@ -19,6 +19,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::error::ProcessError;
 use super::log::{Log, Stream};
@@ -61,6 +62,8 @@ pub(super) struct Handle {
     pub(super) asks: mpsc::Sender<Ask>,
     /// Apart from the rest: a process that does not read its input is killed all the same.
     pub(super) signals: mpsc::Sender<Signal>,
+    /// Nobody will ask for it any more, whoever may still be reading its log.
+    pub(super) forgotten: CancellationToken,
 }
 
 /// What is needed to start one.
@@ -96,8 +99,11 @@ pub(super) async fn start(
     let (asks, asked) = mpsc::channel(REQUESTS);
     let (signals, signalled) = mpsc::channel(REQUESTS);
     let (tell, state) = watch::channel(State::Running);
-    let handle = Handle { pid: process.pid(), log: Arc::clone(&log), state, asks, signals };
-    Ok((handle, own(process, ends, log, (asked, signalled), tell)))
+    let forgotten = CancellationToken::new();
+    let heard = Asked { asked, signalled, forgotten: forgotten.clone() };
+    let handle =
+        Handle { pid: process.pid(), log: Arc::clone(&log), state, asks, signals, forgotten };
+    Ok((handle, own(process, ends, log, heard, tell)))
 }
 
 fn pipes() -> io::Result<(Ends, Stdios)> {
@@ -126,7 +132,12 @@ fn terminal(size: Winsize) -> io::Result<(Ends, Stdios)> {
     Ok((Ends::Terminal(ours), Stdios::Terminal(theirs)))
 }
 
-type Asked = (mpsc::Receiver<Ask>, mpsc::Receiver<Signal>);
+/// What an owner hears from others.
+struct Asked {
+    asked: mpsc::Receiver<Ask>,
+    signalled: mpsc::Receiver<Signal>,
+    forgotten: CancellationToken,
+}
 
 /// Runs until the process has ended and nobody holds its output open any more.
 async fn own(
@@ -157,14 +168,19 @@ async fn live(
     process: &mut Spawned,
     mut input: Input,
     output: impl Future<Output = ()>,
-    (mut asked, mut signals): Asked,
+    heard: Asked,
     tell: &watch::Sender<State>,
 ) {
+    let Asked { mut asked, signalled: mut signals, forgotten } = heard;
     let mut output = pin!(output);
     let mut silent = false;
     let ended = loop {
         tokio::select! {
             ended = process.wait() => break ended,
+            () = forgotten.cancelled() => {
+                process.signal(Signal::KILL);
+                break process.wait().await;
+            }
             () = &mut output, if !silent => silent = true,
             Some(signal) = signals.recv() => process.signal(signal),
             ask = asked.recv() => match ask {
@@ -178,14 +194,11 @@ async fn live(
                             () = &mut act => break,
                             () = &mut output, if !silent => silent = true,
                             Some(signal) = signals.recv() => process.signal(signal),
+                            () = forgotten.cancelled() => break,
                         }
                     }
                 }
-                // Forgotten: it ends with us.
-                None => {
-                    process.signal(Signal::KILL);
-                    break process.wait().await;
-                }
+                None => forgotten.cancel(),
             },
         }
     };
@@ -199,13 +212,13 @@ async fn live(
     drop(input);
     tell.send_replace(State::Exited { ended, at_ms: now_ms() });
     // What it left behind may still write; that is logged as long as anybody may look.
-    let mut open = true;
-    while open {
+    loop {
         tokio::select! {
             () = &mut output, if !silent => silent = true,
+            () = forgotten.cancelled() => return,
             ask = asked.recv() => match ask {
                 Some(ask) => refuse(ask),
-                None => open = false,
+                None => return,
             },
         }
     }

@@ -237,6 +237,7 @@ impl Processes {
             return Err(ProcessError::StillRunning);
         }
         self.table().processes.remove(&process.number);
+        process.handle.forgotten.cancel();
         Ok(())
     }
 
@@ -301,8 +302,7 @@ impl Processes {
     /// Ends all processes and forgets them.
     pub(crate) async fn end_all(&self) {
         let all = std::mem::take(&mut self.table().processes);
-        // Each owner kills its process once nobody has a handle on it.
-        drop(all);
+        all.values().for_each(|process| process.handle.forgotten.cancel());
         self.inner.owners.close();
         self.inner.owners.wait().await;
         self.inner.owners.reopen();
@@ -347,7 +347,9 @@ impl Table {
             .map(|(number, _)| *number)
             .collect();
         for number in exited.iter().take(exited.len().saturating_sub(EXITED)) {
-            self.processes.remove(number);
+            if let Some(process) = self.processes.remove(number) {
+                process.handle.forgotten.cancel();
+            }
         }
     }
 }

@@ -1,11 +1,13 @@
 //! A terminal over a WebSocket: what it has shown, then what it shows, and what is typed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::log::{Cursor, Entry};
@@ -13,6 +15,9 @@ use super::logs::{Follower, Heard};
 use super::service::{Process, Processes, decode};
 use super::wire::TerminalSize;
 use crate::blocking::blocking;
+
+/// How long a viewer may take to hear that this is the end.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// What a viewer may send.
 #[derive(Debug, Deserialize)]
@@ -32,9 +37,10 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) {
     let viewed = stop.run_until_cancelled(view(&processes, &process, since, &mut socket)).await;
+    drop(process);
     if viewed.is_none() {
-        // Nobody to be told if it is gone already.
-        drop(socket.send(Message::Close(None)).await);
+        // Nobody to be told if it is gone already, and one that does not read need not be.
+        drop(timeout(LAST_WORD, socket.send(Message::Close(None))).await);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, getpid, getppid, kill_process, kill_process_group};
 
 /// Processes that are looked at in one go: a fork bomb must not keep us here.
 const MOST: usize = 10_000;
@@ -50,13 +50,27 @@ fn bears(pid: Pid, mark: &[u8]) -> bool {
     environ.split(|byte| *byte == 0).any(|variable| variable == mark)
 }
 
-/// Stops, or lets go on, all that descends from this process.
-pub(crate) fn freeze(signal: Signal) -> usize {
-    let below = descendants(rustix::process::getpid());
-    for process in &below {
-        let _ = kill_process(*process, signal);
+/// Signals all that this server has started: what descends from it, and, if its parent is its keeper, what has been
+/// orphaned and so descends from that.
+pub(crate) fn signal_all(signal: Signal, kept: bool) {
+    let mut done: HashSet<Pid> = HashSet::new();
+    for _ in 0..ROUNDS {
+        let fresh: Vec<Pid> = started(kept).into_iter().filter(|pid| done.insert(*pid)).collect();
+        // One that was starting another just then is followed by another look.
+        if fresh.is_empty() {
+            return;
+        }
+        for process in fresh {
+            let _ = kill_process(process, signal);
+        }
     }
-    below.len()
+}
+
+/// What this server has started.
+fn started(kept: bool) -> Vec<Pid> {
+    let own = getpid();
+    let top = if kept { getppid().unwrap_or(own) } else { own };
+    descendants(top).into_iter().filter(|pid| *pid != own).collect()
 }
 
 /// What descends from a process, parents first.
