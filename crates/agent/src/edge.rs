@@ -14,21 +14,18 @@ use axum::http::header::{
 use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use httpkit::{ApiError, RequestId, with_request_id};
+use httpkit::{ApiError, RequestId};
 
 use crate::app::App;
-use crate::config::Config;
+use crate::config::{Config, Cors};
 use crate::problem::{Code, Problem};
 
-/// Puts the layers on, the outermost last.
+/// Puts the one layer on: several would each cost an allocation and a copy of the routes for every request.
 pub(crate) fn wrap(routes: Router<App>, app: App) -> Router {
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(middleware::from_fn_with_state(app.clone(), admit))
-        .layer(middleware::from_fn_with_state(app.clone(), cors))
-        .layer(middleware::from_fn(observe))
-        .layer(middleware::from_fn(with_request_id))
+        .layer(middleware::from_fn_with_state(app.clone(), serve))
         .with_state(app)
 }
 
@@ -40,16 +37,31 @@ async fn method_not_allowed() -> Problem {
     Problem::new(Code::MethodNotAllowed, "this endpoint does not know that method")
 }
 
+/// Identified, admitted, answered, logged.
+async fn serve(State(app): State<App>, request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let id = RequestId::of(&request);
+    let route = Route::of(&request);
+    let pages = Pages::of(&app.config, &request);
+    let response = if pages.as_ref().is_some_and(|pages| pages.preflight) {
+        StatusCode::OK.into_response()
+    } else {
+        match admit(&app.config, &request) {
+            Ok(()) => next.run(request).await,
+            Err(problem) => problem.into_response(),
+        }
+    };
+    let mut response = tell(response, &route, &id, began);
+    cors(&app.config.cors, pages, &mut response);
+    id.put_on(&mut response);
+    response
+}
+
 /// Whether a request is served at all.
-async fn admit(State(app): State<App>, request: Request, next: Next) -> Response {
-    let guarded = request.uri().path().starts_with("/v1");
-    let admitted = check_host(&app.config, &request)
-        .and_then(|()| check_origin(&app.config, request.headers()))
-        .and_then(|()| if guarded { check_token(&app.config, &request) } else { Ok(()) });
-    match admitted {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
-    }
+fn admit(config: &Config, request: &Request) -> Result<(), Problem> {
+    check_host(config, request)?;
+    check_origin(config, request.headers())?;
+    if request.uri().path().starts_with("/v1") { check_token(config, request) } else { Ok(()) }
 }
 
 /// A web page can make a browser call this server under a name of the page's own that leads here. So a name
@@ -151,15 +163,31 @@ fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
-/// Lets pages of allowed origins read the answers, and answers their browsers' questions first.
-async fn cors(State(app): State<App>, request: Request, next: Next) -> Response {
-    let config = &app.config.cors;
-    let origin = request.headers().get(ORIGIN).filter(|origin| config.allows(origin)).cloned();
-    let asked = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
-    let preflight = request.method() == Method::OPTIONS
-        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response =
-        if preflight { StatusCode::OK.into_response() } else { next.run(request).await };
+/// What a browser asks for a page.
+struct Pages {
+    /// The page's origin, if it may call.
+    origin: Option<HeaderValue>,
+    /// It asks before it calls.
+    preflight: bool,
+    headers: Option<HeaderValue>,
+}
+
+impl Pages {
+    fn of(config: &Config, request: &Request) -> Option<Self> {
+        let headers = request.headers();
+        let origin = headers.get(ORIGIN)?;
+        let preflight = request.method() == Method::OPTIONS
+            && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+        Some(Self {
+            origin: config.cors.allows(origin).then(|| origin.clone()),
+            preflight,
+            headers: headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned(),
+        })
+    }
+}
+
+/// Lets pages of allowed origins read the answers, and answers their browsers' questions.
+fn cors(config: &Cors, pages: Option<Pages>, response: &mut Response) {
     let headers = response.headers_mut();
     headers.insert(
         VARY,
@@ -167,7 +195,7 @@ async fn cors(State(app): State<App>, request: Request, next: Next) -> Response 
             "origin, access-control-request-method, access-control-request-headers",
         ),
     );
-    let Some(origin) = origin else { return response };
+    let Some(Pages { origin: Some(origin), preflight, headers: asked }) = pages else { return };
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("etag, x-request-id"));
     if config.credentials {
@@ -182,7 +210,6 @@ async fn cors(State(app): State<App>, request: Request, next: Next) -> Response 
             headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, allowed);
         }
     }
-    response
 }
 
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> Option<HeaderValue> {
@@ -190,18 +217,26 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> Option<HeaderValue> {
     (!names.is_empty()).then(|| HeaderValue::from_str(&names.join(", ")).ok()).flatten()
 }
 
-/// Logs each request, and writes out the problem it carries, if it does. The query is not logged: it may
-/// hold a token.
-async fn observe(request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let method = request.method().clone();
-    let path = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let route = path.unwrap_or_else(|| "unknown".to_owned());
-    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
-    let response = next.run(request).await;
-    let status = response.status().as_u16();
+/// What is logged of a request. Not its path, which may name anything, nor its query, which may hold a token.
+struct Route {
+    method: Method,
+    path: Option<MatchedPath>,
+}
+
+impl Route {
+    fn of(request: &Request) -> Self {
+        let path = request.extensions().get::<MatchedPath>().cloned();
+        Self { method: request.method().clone(), path }
+    }
+}
+
+/// Logs an answer, and writes out the problem it carries, if it does.
+fn tell(response: Response, route: &Route, id: &RequestId, began: Instant) -> Response {
+    let Route { method, path } = route;
+    let route = path.as_ref().map_or("unknown", MatchedPath::as_str);
+    let (status, id) = (response.status().as_u16(), id.0.as_str());
     let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::debug!(request.id = %id, %method, %route, status, duration_ms, "{method} {route} {status}");
+    tracing::debug!(request.id = id, %method, route, status, duration_ms, "{method} {route} {status}");
     let extensions = response.extensions();
     let problem = match extensions.get::<Arc<Problem>>() {
         Some(problem) => Some(Arc::clone(problem)),
@@ -211,7 +246,7 @@ async fn observe(request: Request, next: Next) -> Response {
     };
     let Some(problem) = problem else { return response };
     if problem.is_ours() {
-        tracing::error!(request.id = %id, %method, %route, error = %problem.detail(), "request failed");
+        tracing::error!(request.id = id, %method, route, error = %problem.detail(), "request failed");
     }
     write(&problem, response)
 }

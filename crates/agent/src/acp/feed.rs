@@ -53,6 +53,8 @@ struct Inner {
 struct Last {
     number: u64,
     sent: u64,
+    /// What clients asked, to be kept with what comes next, their answers at the latest.
+    asked: Vec<NewEvent>,
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +77,7 @@ impl Feed {
         let inner = Inner {
             journal,
             key,
-            last: AsyncMutex::new(Last { number, sent }),
+            last: AsyncMutex::new(Last { number, sent, asked: Vec::new() }),
             recent: Mutex::default(),
             state: watch::Sender::new(State { latest: sent, endings: 0, over: false }),
         };
@@ -100,15 +102,13 @@ impl Feed {
         let mut last = self.inner.last.lock().await;
         let (at_ms, first) = (now_ms(), last.sent + 1);
         let texts: Vec<Arc<str>> = told.iter().map(|told| Arc::from(told.text.as_str())).collect();
-        let events: Vec<NewEvent> = told
-            .into_iter()
-            .map(|told| {
-                last.number += 1;
-                last.sent += 1;
-                let (number, sent) = (last.number, Some(last.sent));
-                NewEvent { number, sent, at_ms, session: told.session, payload: told.text }
-            })
-            .collect();
+        let mut events = std::mem::take(&mut last.asked);
+        events.extend(told.into_iter().map(|told| {
+            last.number += 1;
+            last.sent += 1;
+            let (number, sent) = (last.number, Some(last.sent));
+            NewEvent { number, sent, at_ms, session: told.session, payload: told.text }
+        }));
         if let Err(error) = self.inner.journal.append(self.inner.key, events).await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -119,16 +119,22 @@ impl Feed {
         self.inner.state.send_modify(|state| state.latest = last.sent);
     }
 
-    /// Keeps what a client sent. It is not told to anybody.
-    pub(super) async fn keep(
-        &self,
-        session: Option<String>,
-        payload: String,
-    ) -> Result<(), JournalError> {
+    /// Notes what a client sent; it is not told to anybody. It is kept with what comes next, or by [`Feed::keep`].
+    pub(super) async fn note(&self, session: Option<String>, payload: String) {
         let mut last = self.inner.last.lock().await;
         last.number += 1;
-        let event = NewEvent { number: last.number, sent: None, at_ms: now_ms(), session, payload };
-        self.inner.journal.append(self.inner.key, vec![event]).await
+        let number = last.number;
+        last.asked.push(NewEvent { number, sent: None, at_ms: now_ms(), session, payload });
+    }
+
+    /// Keeps what was noted, if it is not kept yet. To be called before a client is told that it was taken.
+    pub(super) async fn keep(&self) -> Result<(), JournalError> {
+        let mut last = self.inner.last.lock().await;
+        let asked = std::mem::take(&mut last.asked);
+        if asked.is_empty() {
+            return Ok(());
+        }
+        self.inner.journal.append(self.inner.key, asked).await
     }
 
     /// What speaks here has ended: streams that are open now end once they have told all.

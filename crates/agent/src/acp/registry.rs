@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, OnceCell, watch};
@@ -198,13 +200,13 @@ impl Servers {
         Ok(context.journal.end_server(key, now_ms()).await?)
     }
 
-    /// Runs something to its end, whether or not the client that asked for it stays.
-    pub(super) async fn finish<T: Send + 'static>(
+    /// Runs something to its end, whether or not the client that asked for it stays: dropped midway, it goes on as a
+    /// task of its own.
+    pub(super) fn finish<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Problem>> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let task = self.inner.tasks.spawn(work);
-        task.await.unwrap_or_else(|error| Err(Problem::internal(error)))
+    ) -> Finish<T> {
+        Finish { work: Some(Box::pin(work)), tasks: self.inner.tasks.clone() }
     }
 
     /// Ends all agents; the servers stay, and start them again when they are asked.
@@ -222,6 +224,33 @@ impl Servers {
         if let Some(context) = self.inner.opened.get() {
             context.owners.close();
             context.owners.wait().await;
+        }
+    }
+}
+
+/// Work that is done to its end. See [`Servers::finish`].
+pub(super) struct Finish<T: Send + 'static> {
+    work: Option<Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>>,
+    tasks: TaskTracker,
+}
+
+impl<T: Send + 'static> Future for Finish<T> {
+    type Output = Result<T, Problem>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> Poll<Self::Output> {
+        let Some(work) = self.work.as_mut() else { return Poll::Pending };
+        let polled = work.as_mut().poll(context);
+        if polled.is_ready() {
+            self.work = None;
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for Finish<T> {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.tasks.spawn(work);
         }
     }
 }

@@ -120,9 +120,9 @@ impl Server {
         envelope: Envelope,
     ) -> Result<Option<Box<RawValue>>, Problem> {
         self.used_ms.store(now_ms(), Ordering::Relaxed);
-        let kept = self.feed.keep(envelope.session(), envelope.text());
-        let (kept, posted) = tokio::join!(kept, self.act(envelope));
-        kept.map_err(Problem::internal)?;
+        self.feed.note(envelope.session(), envelope.text()).await;
+        let posted = self.act(envelope).await;
+        self.feed.keep().await.map_err(Problem::internal)?;
         self.used_ms.store(now_ms(), Ordering::Relaxed);
         posted
     }

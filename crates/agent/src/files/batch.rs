@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::error::FileError;
 use super::root::Root;
 use super::wire::{BatchFile, BatchRequest, FsUploaded};
-use super::write::Draft;
+use super::write::{Content, Draft};
 
 /// Writes all files. All are looked at before the first is written.
 pub(super) fn write(root: &Root, request: BatchRequest) -> Result<FsUploaded, FileError> {
@@ -16,7 +16,7 @@ pub(super) fn write(root: &Root, request: BatchRequest) -> Result<FsUploaded, Fi
     }
     let mut uploaded = FsUploaded::default();
     for (place, content) in checked {
-        let mut draft = Draft::begin(root, &place)?;
+        let mut draft = Draft::begin(root, &place, Content::Whole)?;
         draft.write(&content)?;
         draft.finish()?;
         uploaded.add(place.path);

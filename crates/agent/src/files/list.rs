@@ -19,9 +19,9 @@ const NAMES: usize = 64 * 1024;
 /// Writes all entries of a directory as a JSON array.
 pub(super) fn all(directory: &OwnedFd, place: &Place, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"[")?;
-    let mut first = true;
+    let (mut first, mut clock) = (true, Clock::default());
     each(directory, &mut |name| {
-        let Some(entry) = entry(directory, place, name)? else { return Ok(()) };
+        let Some(entry) = entry(directory, place, name, &mut clock)? else { return Ok(()) };
         if !std::mem::take(&mut first) {
             out.write_all(b",")?;
         }
@@ -52,7 +52,9 @@ pub(super) fn page(
         Ok(())
     })?;
     let names = kept.into_sorted_vec();
-    let entries = names.iter().filter_map(|name| entry(directory, place, name).transpose());
+    let mut clock = Clock::default();
+    let entries =
+        names.iter().filter_map(|name| entry(directory, place, name, &mut clock).transpose());
     entries.collect()
 }
 
@@ -74,7 +76,12 @@ pub(super) fn each(
 }
 
 /// What is told of a name. `None` if it has gone meanwhile.
-fn entry(directory: &OwnedFd, place: &Place, name: &OsStr) -> io::Result<Option<FsEntry>> {
+fn entry(
+    directory: &OwnedFd,
+    place: &Place,
+    name: &OsStr,
+    clock: &mut Clock,
+) -> io::Result<Option<FsEntry>> {
     let about = match statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(about) => about,
         Err(Errno::NOENT) => return Ok(None),
@@ -87,9 +94,53 @@ fn entry(directory: &OwnedFd, place: &Place, name: &OsStr) -> io::Result<Option<
         path: place.child(name),
         entry_type: kind(about.st_mode),
         size: u64::try_from(about.st_size).unwrap_or_default(),
-        modified: rfc3339(about.st_mtime, i32::try_from(about.st_mtime_nsec).unwrap_or_default()),
+        modified: clock.told(about.st_mtime, about.st_mtime_nsec),
         target: target
             .map(|target| OsString::from_vec(target.into_bytes()).to_string_lossy().into_owned()),
         mode: format!("{:04o}", about.st_mode & 0o7777),
     }))
+}
+
+/// Writes instants. Files of one directory are often of one second, which is written once.
+#[derive(Debug, Default)]
+struct Clock {
+    second: i64,
+    /// That second, up to its fraction.
+    text: String,
+}
+
+impl Clock {
+    fn told(&mut self, second: i64, nanos: u64) -> Option<String> {
+        if self.text.is_empty() || self.second != second {
+            let whole = rfc3339(second, 0)?;
+            self.text = whole.split('.').next()?.to_owned();
+            self.second = second;
+        }
+        Some(format!("{}.{nanos:09}+00:00", self.text))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_of_one_second_differ_in_their_fraction_only() {
+        let mut clock = Clock::default();
+        for (second, nanos) in [(0, 0), (1, 5), (1, 999_999_999), (-1, 7), (1, 6)] {
+            let nanos_i32 = i32::try_from(nanos).unwrap();
+            assert_eq!(
+                clock.told(second, nanos),
+                rfc3339_of(second, nanos_i32),
+                "{second} {nanos}"
+            );
+        }
+    }
+
+    fn rfc3339_of(second: i64, nanos: i32) -> Option<String> {
+        // A time before 1970 has its fraction counted from the second before.
+        let instant = jiff::Timestamp::from_second(second).unwrap();
+        let instant = instant + jiff::SignedDuration::from_nanos(nanos.into());
+        rfc3339(instant.as_second(), instant.subsec_nanosecond())
+    }
 }

@@ -1,7 +1,7 @@
 //! Reading a file: as a stream, whole or in part.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use rustix::fs::{OFlags, Stat};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::error::FileError;
 use super::root::{Place, Root};
@@ -22,6 +23,9 @@ use crate::problem::{Code, Problem};
 
 /// Bytes of a piece that are read at once, off the async workers.
 const PIECE: u64 = 256 * 1024;
+
+/// Bytes that are read by an async worker itself, if they are in memory.
+const AT_HAND: u64 = 64 * 1024;
 
 /// What is read of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,9 @@ pub(super) async fn answer(
     place: Place,
     asked: HeaderMap,
 ) -> Result<Response, Problem> {
+    if let Some(response) = at_hand(&root, &place, &asked) {
+        return Ok(response);
+    }
     let opened = blocking(move || {
         let (file, about) = root.file(&place, OFlags::RDONLY)?;
         let file = File::from(file);
@@ -56,9 +63,30 @@ pub(super) async fn answer(
             }
             _ => None,
         };
-        Ok::<_, FileError>((file, about, size, wanted, whole))
+        Ok::<_, FileError>((file, about, wanted, whole))
     });
-    let (file, about, size, wanted, whole) = opened.await?;
+    let (file, about, wanted, whole) = opened.await?;
+    Ok(respond(file, &about, wanted, whole))
+}
+
+/// The answer for a small file that the kernel has in memory: without a trip to another thread, and without ever
+/// waiting for a disk.
+fn at_hand(root: &Root, place: &Place, asked: &HeaderMap) -> Option<Response> {
+    let (file, about) = root.file_at_hand(place)?;
+    let size = u64::try_from(about.st_size).unwrap_or_default();
+    let Wanted::Part(status, extent) = wanted(asked, &about, size) else { return None };
+    if extent.length > AT_HAND {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(extent.length).ok()?];
+    let read =
+        preadv2(&file, &mut [IoSliceMut::new(&mut bytes)], extent.from, ReadWriteFlags::NOWAIT);
+    (read == Ok(bytes.len()))
+        .then(|| respond(file.into(), &about, Wanted::Part(status, extent), Some(bytes.into())))
+}
+
+fn respond(file: File, about: &Stat, wanted: Wanted, whole: Option<Bytes>) -> Response {
+    let size = u64::try_from(about.st_size).unwrap_or_default();
     let (status, extent) = match wanted {
         Wanted::Unchanged => (StatusCode::NOT_MODIFIED, None),
         Wanted::Part(status, extent) => (status, Some(extent)),
@@ -67,7 +95,7 @@ pub(super) async fn answer(
                 Problem::new(Code::RangeNotSatisfiable, format!("the file has {size} bytes"));
             let mut response = problem.into_response();
             header(response.headers_mut(), CONTENT_RANGE, &format!("bytes */{size}"));
-            return Ok(response);
+            return response;
         }
     };
     let body = match (extent, whole) {
@@ -79,7 +107,7 @@ pub(super) async fn answer(
     let headers = response.headers_mut();
     header(headers, CONTENT_TYPE, "application/octet-stream");
     header(headers, ACCEPT_RANGES, "bytes");
-    header(headers, ETAG, &etag(&about));
+    header(headers, ETAG, &etag(about));
     if let Ok(instant) = jiff::Timestamp::from_second(about.st_mtime) {
         header(headers, LAST_MODIFIED, &instant.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string());
     }
@@ -90,7 +118,7 @@ pub(super) async fn answer(
             header(headers, CONTENT_RANGE, &format!("bytes {}-{last}/{size}", extent.from));
         }
     }
-    Ok(response)
+    response
 }
 
 fn header(headers: &mut HeaderMap, name: axum::http::HeaderName, value: &str) {

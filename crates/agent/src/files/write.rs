@@ -28,6 +28,15 @@ use crate::blocking::blocking;
 /// Bytes that are gathered before they are written.
 const PIECE: usize = 256 * 1024;
 
+/// How content comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Content {
+    /// At once.
+    Whole,
+    /// Piece by piece, for as long as it takes.
+    Streamed,
+}
+
 /// A file in the making, in the directory where it will be.
 #[derive(Debug)]
 pub(super) struct Draft {
@@ -44,13 +53,25 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Begins a file. Directories that are missing are made.
-    pub(super) fn begin(root: &Root, place: &Place) -> Result<Self, FileError> {
+    pub(super) fn begin(root: &Root, place: &Place, content: Content) -> Result<Self, FileError> {
         let (parent, name) = root.target(place, Parents::Made)?;
-        Self::begin_in(root.pending(), parent, name, place.clone(), Mode::from_raw_mode(0o666))
+        let mode = Mode::from_raw_mode(0o666);
+        Self::begin_as(content, root.pending(), parent, name, place.clone(), mode)
     }
 
     /// Begins a file in a directory that is open.
     pub(super) fn begin_in(
+        pending: &Pending,
+        parent: OwnedFd,
+        name: OsString,
+        place: Place,
+        mode: Mode,
+    ) -> Result<Self, FileError> {
+        Self::begin_as(Content::Streamed, pending, parent, name, place, mode)
+    }
+
+    fn begin_as(
+        content: Content,
         pending: &Pending,
         parent: OwnedFd,
         name: OsString,
@@ -67,7 +88,14 @@ impl Draft {
         }
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         let mut note = None;
-        let (opened, temporary) = match openat(&parent, ".", flags | OFlags::TMPFILE, mode) {
+        // One that replaces another needs a name in the end. What comes at once has it from the beginning, which
+        // costs the file system less than a nameless file and a link.
+        let nameless = if old.is_some() && content == Content::Whole {
+            Err(Errno::OPNOTSUPP)
+        } else {
+            openat(&parent, ".", flags | OFlags::TMPFILE, mode)
+        };
+        let (opened, temporary) = match nameless {
             Ok(opened) => (opened, None),
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {
                 let temporary = temporary(&name);
@@ -192,7 +220,8 @@ pub(super) async fn upload(
     let (first, rest) = gather(&mut body).await?;
     let started = blocking(move || {
         condition.check(&root, &place)?;
-        let mut draft = Draft::begin(&root, &place)?;
+        let content = if rest == Rest::Ended { Content::Whole } else { Content::Streamed };
+        let mut draft = Draft::begin(&root, &place, content)?;
         draft.write(&first)?;
         // What came whole in one piece is done in one trip.
         if rest == Rest::Ended {
