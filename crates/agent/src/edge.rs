@@ -11,7 +11,7 @@ use axum::http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderMap,
     ORIGIN, UPGRADE, VARY,
 };
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, Version};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use httpkit::{ApiError, RequestId};
@@ -67,10 +67,15 @@ fn admit(config: &Config, request: &Request) -> Result<(), Problem> {
 /// A web page can make a browser call this server under a name of the page's own that leads here. So a name
 /// must be one that nobody else can have lead here: an address, `localhost`, or one that was configured.
 fn check_host(config: &Config, request: &Request) -> Result<(), Problem> {
-    let given = request.headers().get(HOST).and_then(|value| value.to_str().ok());
-    let authority =
-        given.or_else(|| request.uri().authority().map(axum::http::uri::Authority::as_str));
-    let Some(authority) = authority else { return Ok(()) };
+    let mut given = request.headers().get_all(HOST).iter();
+    let (first, more) = (given.next(), given.next().is_some());
+    let authority = match (first.map(HeaderValue::to_str), request.uri().authority()) {
+        (Some(Ok(host)), _) if !more => host,
+        (None, Some(authority)) => authority.as_str(),
+        // Of its version, no client needs to say where it goes.
+        (None, None) if request.version() == Version::HTTP_10 => return Ok(()),
+        _ => return Err(Problem::invalid("send one Host header")),
+    };
     let name = host_of(authority);
     let is_address = name.parse::<std::net::IpAddr>().is_ok();
     let is_local = name == "localhost" || name.ends_with(".localhost");
@@ -88,9 +93,10 @@ fn check_host(config: &Config, request: &Request) -> Result<(), Problem> {
 
 /// The name of `name:port`, in lower case and without brackets.
 fn host_of(authority: &str) -> String {
+    let port = |rest: &str| rest.is_empty() || rest.starts_with(':');
     let name = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => authority.rsplit_once(':').map_or(authority, |(name, _)| name),
+        Some((address, rest)) if port(rest) => address,
+        _ => authority.rsplit_once(':').map_or(authority, |(name, _)| name),
     };
     name.trim_end_matches('.').to_ascii_lowercase()
 }
@@ -267,6 +273,8 @@ mod tests {
     fn hosts_are_read_without_port_and_brackets() {
         assert_eq!(host_of("LocalHost:2468"), "localhost");
         assert_eq!(host_of("[::1]:80"), "::1");
+        assert_eq!(host_of("[::1]"), "::1");
+        assert_ne!(host_of("[::1]evil.example"), "::1");
         assert_eq!(host_of("example.com."), "example.com");
     }
 

@@ -59,9 +59,9 @@ fn prepare(
     bound: SocketAddr,
     stop: CancellationToken,
 ) -> Result<(App, Spawner), ServeError> {
-    let (root, scratch) = (config.root.clone(), config.scratch());
+    let root = config.root.clone();
+    let scratch = scratch(&config)?;
     let failed = |source| ServeError::Prepare { path: scratch.clone(), source };
-    private_directory(&scratch).map_err(failed)?;
     let pending = Pending::open(&scratch).map_err(failed)?;
     let files = Root::open(&root, &config.home, pending)
         .map_err(|source| ServeError::Root { path: root, source })?;
@@ -91,6 +91,25 @@ fn prepare(
     let processes = Processes::new(spawner.clone(), environment, home, scratch);
     let config = Arc::new(config);
     Ok((App { config, files, processes, agents, servers, settings, stop }, spawner))
+}
+
+/// Where logs lie: below the data, or where something can be written if that is read-only.
+fn scratch(config: &Config) -> Result<PathBuf, ServeError> {
+    let own = format!("sandbox-agent-{}", rustix::process::geteuid().as_raw());
+    let places = [
+        Some(config.scratch()),
+        config.state.as_ref().map(|state| state.join("scratch")),
+        Some(std::env::temp_dir().join(&own)),
+        Some(PathBuf::from("/dev/shm").join(own)),
+    ];
+    let mut first = None;
+    for path in places.into_iter().flatten() {
+        match private_directory(&path).and_then(|()| tempfile::tempfile_in(&path)) {
+            Ok(_) => return Ok(path),
+            Err(source) => first = first.or(Some(ServeError::Prepare { path, source })),
+        }
+    }
+    Err(first.unwrap_or_else(|| ServeError::Start(io::Error::other("no place to write"))))
 }
 
 fn private_directory(path: &std::path::Path) -> io::Result<()> {

@@ -93,8 +93,21 @@ impl Envelope {
         serde_json::from_str::<Of>(params.get()).ok().map(|of| of.session_id)
     }
 
+    /// The message on one line: members are as they were written, and between their parts there may have been line
+    /// ends. (In a string there is none: it would not have been JSON.)
     pub(super) fn text(&self) -> String {
-        serde_json::to_string(&self.members).unwrap_or_default()
+        let text = serde_json::to_string(&self.members).unwrap_or_default();
+        if text.contains(['\n', '\r']) { text.replace(['\n', '\r'], " ") } else { text }
+    }
+
+    /// Why this is no JSON-RPC message, if it is none.
+    pub(super) fn complaint(&self) -> Option<&'static str> {
+        if self.members.contains_key("method") {
+            return self.method().is_none().then_some("`method` must be a string");
+        }
+        let answers = self.has("result") || self.has("error");
+        (!answers || !self.has("id"))
+            .then_some("a message has a `method`, or an `id` with a `result` or an `error`")
     }
 
     /// A request of ours.
@@ -143,6 +156,23 @@ mod tests {
         assert!(
             told.contains("1.10") && told.contains(r#""later":[1]"#) && told.contains(r#""id":7"#)
         );
+    }
+
+    #[test]
+    fn a_message_is_one_line_however_it_was_written() {
+        let text = "{\n  \"method\": \"m\",\r\n  \"params\": [1,\n {\"id\": 777}\r]\n}";
+        let told = Envelope::parse(text).unwrap().text();
+        assert!(!told.contains(['\n', '\r']) && told.contains("777"), "{told}");
+        assert!(Envelope::parse("{\"method\":\"a\nb\"}").is_err());
+    }
+
+    #[test]
+    fn what_is_no_message_is_told() {
+        let fine = |text| Envelope::parse(text).unwrap().complaint().is_none();
+        assert!(fine(r#"{"method":"m"}"#) && fine(r#"{"id":1,"result":null}"#));
+        for wrong in ["{}", r#"{"id":1}"#, r#"{"id":1,"method":5}"#, r#"{"result":1}"#] {
+            assert!(!fine(wrong), "{wrong}");
+        }
     }
 
     #[test]

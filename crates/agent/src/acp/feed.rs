@@ -154,10 +154,20 @@ impl Feed {
     /// Events after one, each once, in order, at the reader's pace.
     pub(super) fn frames(&self, after: u64) -> impl Stream<Item = Vec<Frame>> + Send + use<> {
         let watching = self.inner.state.subscribe();
-        let endings = watching.borrow().endings;
+        let (endings, latest) = (watching.borrow().endings, watching.borrow().latest);
+        // A number that was never given: those that the reader knows are of a server before this one.
+        let anew = (after > latest).then(|| {
+            let text = "numbers began anew: what follows is from the beginning";
+            vec![Frame::of("gap", &json!({ "from": latest + 1, "to": after, "message": text }))]
+        });
+        let after = if anew.is_some() { 0 } else { after };
         let reader = Reader { feed: self.clone(), after, watching, endings };
-        futures_util::stream::unfold(reader, |mut reader| async {
-            Some((reader.next().await?, reader))
+        futures_util::stream::unfold((reader, anew), |(mut reader, anew)| async {
+            let frames = match anew {
+                Some(anew) => anew,
+                None => reader.next().await?,
+            };
+            Some((frames, (reader, None)))
         })
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -17,7 +18,14 @@ pub(super) const KEPT: u64 = 200_000;
 /// How often that is looked at, in events.
 const PRUNED_EVERY: u64 = 1000;
 
+/// Bytes of the database; beyond them go the events of servers that have ended, then the oldest of the largest.
+const LARGEST: u64 = 1024 * 1024 * 1024;
+
+/// How often that is looked at, in bytes that were added.
+const MEASURED_EVERY: u64 = 16 * 1024 * 1024;
+
 const TABLES: &str = "
+PRAGMA auto_vacuum = INCREMENTAL;
 PRAGMA journal_mode = WAL;
 PRAGMA synchronous = NORMAL;
 CREATE TABLE IF NOT EXISTS servers (
@@ -123,6 +131,8 @@ type Job = Box<dyn FnOnce(&mut Connection) + Send>;
 #[derive(Debug, Clone)]
 pub(crate) struct Journal {
     jobs: mpsc::SyncSender<Job>,
+    /// Bytes that were added since the size was looked at.
+    added: Arc<AtomicU64>,
 }
 
 impl Journal {
@@ -149,7 +159,7 @@ impl Journal {
             }
         });
         thread.map_err(JournalError::Open)?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, added: Arc::default() })
     }
 
     async fn with<T: Send + 'static>(
@@ -234,6 +244,11 @@ impl Journal {
 
     /// Keeps events, all or none.
     pub(super) async fn append(&self, key: i64, events: Vec<NewEvent>) -> Result<(), JournalError> {
+        let bytes = events.iter().map(|event| event.payload.len() as u64).sum();
+        if self.added.fetch_add(bytes, Ordering::Relaxed) + bytes > MEASURED_EVERY {
+            self.added.store(0, Ordering::Relaxed);
+            self.with(|connection| trim(connection, LARGEST)).await?;
+        }
         self.with(move |connection| {
             let transaction = connection.transaction()?;
             {
@@ -439,6 +454,39 @@ impl Journal {
     }
 }
 
+/// Makes room until the database is no larger than so many bytes, as far as that can be had.
+fn trim(connection: &mut Connection, largest: u64) -> rusqlite::Result<()> {
+    for _ in 0..64 {
+        if size(connection)? <= largest {
+            break;
+        }
+        let ended = "SELECT key FROM servers WHERE ended_ms IS NOT NULL \
+            AND EXISTS (SELECT 1 FROM events WHERE server = key) ORDER BY ended_ms LIMIT 1";
+        let ended: Option<i64> = connection.query_row(ended, [], |row| row.get(0)).optional()?;
+        if let Some(key) = ended {
+            connection.execute("DELETE FROM events WHERE server = ?1", [key])?;
+            continue;
+        }
+        let largest = "SELECT server, min(number), max(number) FROM events \
+            GROUP BY server ORDER BY sum(length(payload)) DESC LIMIT 1";
+        let found: Option<(i64, u64, u64)> = connection
+            .query_row(largest, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        let Some((key, first, last)) = found else { break };
+        let sql = "DELETE FROM events WHERE server = ?1 AND number <= ?2";
+        if connection.execute(sql, params![key, first + (last - first) / 4])? == 0 {
+            break;
+        }
+    }
+    connection.execute_batch("PRAGMA incremental_vacuum")
+}
+
+/// Bytes that are in use.
+fn size(connection: &Connection) -> rusqlite::Result<u64> {
+    let number = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+    Ok((number("page_count")? - number("freelist_count")?) * number("page_size")?)
+}
+
 const COLUMNS: &str =
     "id, server, agent, connection, created_s, destroyed_s, init, config_options, modes";
 
@@ -454,4 +502,36 @@ fn session_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<SessionRow> {
         config_options: row.get(7)?,
         modes: row.get(8)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_database_that_is_too_large_loses_what_has_ended_first_and_then_the_oldest() {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
+        assert!(matches!(Journal::open(directory.path()), Err(JournalError::Taken(_))));
+        let mut keys = Vec::new();
+        for id in ["ended", "alive"] {
+            let key = journal.add_server(id.to_owned(), None, 1).await.unwrap();
+            let event = |number| NewEvent {
+                number,
+                sent: Some(number),
+                at_ms: 1,
+                session: None,
+                payload: "x".repeat(10_000),
+            };
+            journal.append(key, (1..=100).map(event).collect()).await.unwrap();
+            keys.push(key);
+        }
+        journal.end_server(keys[0], 2).await.unwrap();
+        journal.with(|connection| trim(connection, 700_000)).await.unwrap();
+        assert!(journal.sent_after(keys[0], 0, (1, 1)).await.unwrap().is_empty());
+        let left = journal.sent_after(keys[1], 0, (1000, usize::MAX)).await.unwrap();
+        assert!(left.len() < 100 && left.last().unwrap().0 == 100, "{}", left.len());
+        let bytes = journal.with(|connection| size(connection)).await.unwrap();
+        assert!(bytes <= 700_000, "{bytes}");
+    }
 }

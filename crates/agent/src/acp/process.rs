@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,8 +25,15 @@ use crate::agents::Launch;
 use crate::config::Environment;
 use crate::processes::{Ended, Order, SpawnError, Spawned, Spawner, Stdios};
 
-/// Envelopes that may wait for an agent that does not read.
+/// Envelopes that may wait for an agent that does not read, and bytes of them.
 const QUEUE: usize = 256;
+const QUEUE_BYTES: u32 = 64 * 1024 * 1024;
+
+/// How long a message waits for room among them.
+const ROOM: Duration = Duration::from_secs(10);
+
+/// Requests whose answers nobody waits for any more; the oldest are forgotten.
+const ABANDONED: usize = 1000;
 
 /// Lines of standard error that are kept, and bytes of one.
 const STDERR_LINES: usize = 16;
@@ -42,9 +49,18 @@ const GATHERED: usize = 16 * 1024 * 1024;
 const AFTER_EOF: Duration = Duration::from_millis(300);
 const AFTER_TERM: Duration = Duration::from_millis(700);
 
+/// A message on its way, and the room it takes.
+type Queued = (Bytes, OwnedSemaphorePermit);
+
+/// The agent does not read what it is sent.
+#[derive(Debug)]
+pub(super) struct Deaf;
+
 /// How a request to an agent ended.
 #[derive(Debug)]
 pub(super) enum Answer {
+    /// It was not even taken.
+    Deaf,
     /// With an answer, under the client's id. With it what the agent said meanwhile, if that was wanted.
     Came { envelope: Envelope, said: Said },
     /// With the agent's end.
@@ -78,7 +94,9 @@ pub(super) enum Publish {
 #[derive(Debug)]
 pub(super) struct AgentProcess {
     pub(super) agent: String,
-    to_agent: mpsc::Sender<Bytes>,
+    to_agent: mpsc::Sender<Queued>,
+    /// Bytes that may wait for it.
+    room: Arc<Semaphore>,
     shared: Arc<Shared>,
     ending: CancellationToken,
     ended: CancellationToken,
@@ -176,6 +194,7 @@ impl AgentProcess {
         let process = Arc::new(Self {
             agent: start.agent.to_owned(),
             to_agent,
+            room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)),
             shared: Arc::clone(&shared),
             ending: CancellationToken::new(),
             ended: CancellationToken::new(),
@@ -200,7 +219,7 @@ impl AgentProcess {
 
     /// Whether anybody waits for it.
     pub(super) fn is_busy(&self) -> bool {
-        !self.shared.state().pending.is_empty()
+        self.shared.state().pending.values().any(|pending| !pending.tell.is_closed())
     }
 
     /// Whether a session was opened in this process.
@@ -256,25 +275,34 @@ impl AgentProcess {
             };
             let number = state.last;
             state.pending.insert(number, pending);
+            state.forget_the_abandoned();
             number
         };
         let text = envelope.with_id(raw(&number.into())).text();
-        self.send(text).await;
+        if let Err(Deaf) = self.send(text).await {
+            self.shared.state().pending.remove(&number);
+            return Answer::Deaf;
+        }
         told.await.unwrap_or_else(|_| Answer::Exited(self.exit()))
     }
 
     /// Sends something that has no answer. A response is sent under the id that the agent gave; one to
     /// nothing is dropped.
-    pub(super) async fn notify(&self, envelope: Envelope) {
-        let envelope = match envelope.kind() {
-            Kind::Response => {
-                let Some(id) = envelope.id_text() else { return };
-                let Some(asked) = self.shared.state().asked.remove(&id) else { return };
-                super::dialect::permission(envelope, &asked.options).with_id(asked.id)
-            }
-            Kind::Request | Kind::Notification => envelope,
+    pub(super) async fn notify(&self, envelope: Envelope) -> Result<(), Deaf> {
+        if envelope.kind() != Kind::Response {
+            return self.send(envelope.text()).await;
+        }
+        let Some(id) = envelope.id_text() else { return Ok(()) };
+        let asked = {
+            let state = self.shared.state();
+            state.asked.get(&id).map(|asked| (asked.id.clone(), asked.options.clone()))
         };
-        self.send(envelope.text()).await;
+        let Some((own, options)) = asked else { return Ok(()) };
+        let envelope = super::dialect::permission(envelope, &options).with_id(own);
+        self.send(envelope.text()).await?;
+        // Not before: a client that goes meanwhile would have taken the question with it.
+        self.shared.state().asked.remove(&id);
+        Ok(())
     }
 
     /// Whether this process waits for a response with this id.
@@ -282,10 +310,16 @@ impl AgentProcess {
         self.shared.state().asked.contains_key(id)
     }
 
-    async fn send(&self, mut text: String) {
+    async fn send(&self, mut text: String) -> Result<(), Deaf> {
         text.push('\n');
-        // Gone: who waits for an answer hears of the end.
-        drop(self.to_agent.send(text.into()).await);
+        let bytes = u32::try_from(text.len()).unwrap_or(u32::MAX).min(QUEUE_BYTES);
+        let room = Arc::clone(&self.room).acquire_many_owned(bytes);
+        let sent = timeout(ROOM, async {
+            let Ok(room) = room.await else { return };
+            // Gone: who waits for an answer hears of the end.
+            drop(self.to_agent.send((text.into(), room)).await);
+        });
+        sent.await.map_err(|_| Deaf)
     }
 
     pub(super) fn exit(&self) -> Exit {
@@ -322,6 +356,17 @@ impl Shared {
 }
 
 impl State {
+    /// Requests that nobody waits for: their answers would still go to the feed under the client's id.
+    fn forget_the_abandoned(&mut self) {
+        if self.pending.len() <= ABANDONED {
+            return;
+        }
+        let abandoned = self.pending.iter().filter(|(_, pending)| pending.tell.is_closed());
+        if let Some(oldest) = abandoned.map(|(number, _)| *number).min() {
+            self.pending.remove(&oldest);
+        }
+    }
+
     fn stderr_text(&self) -> String {
         let lines: Vec<&str> = self.stderr.iter().map(String::as_str).collect();
         lines.join("\n")
@@ -343,7 +388,7 @@ impl Owner {
     async fn own(
         mut self,
         to: pipe::Sender,
-        queued: mpsc::Receiver<Bytes>,
+        queued: mpsc::Receiver<Queued>,
         from: pipe::Receiver,
         errors: pipe::Receiver,
     ) {
@@ -426,8 +471,8 @@ async fn end(spawned: &mut Spawned) -> std::io::Result<Ended> {
     spawned.wait().await
 }
 
-async fn write(mut to: pipe::Sender, mut queued: mpsc::Receiver<Bytes>) {
-    while let Some(bytes) = queued.recv().await {
+async fn write(mut to: pipe::Sender, mut queued: mpsc::Receiver<Queued>) {
+    while let Some((bytes, _room)) = queued.recv().await {
         if to.write_all(&bytes).await.is_err() {
             return;
         }

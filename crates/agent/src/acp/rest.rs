@@ -99,7 +99,8 @@ pub(crate) async fn destroy(
         let cancel = super::envelope::Envelope::notification("session/cancel", &cancel);
         for process in server.alive() {
             if process.has_open(&row.id) {
-                process.notify(cancel.clone()).await;
+                // One that does not read is not cancelled, and not waited for.
+                drop(process.notify(cancel.clone()).await);
             }
         }
     }

@@ -189,8 +189,11 @@ async fn text(body: Body) -> Result<String, Problem> {
 
 fn read(text: &str) -> Result<Envelope, Problem> {
     match text.trim_start().as_bytes().first() {
-        Some(b'{') => Envelope::parse(text)
-            .map_err(|error| Problem::invalid(format!("invalid JSON body: {error}"))),
+        Some(b'{') => {
+            let envelope = Envelope::parse(text)
+                .map_err(|error| Problem::invalid(format!("invalid JSON body: {error}")))?;
+            envelope.complaint().map_or(Ok(envelope), |text| Err(Problem::invalid(text)))
+        }
         _ => match serde_json::from_str::<serde::de::IgnoredAny>(text) {
             Ok(_) => Err(Problem::invalid("request body must be a JSON-RPC object")),
             Err(error) => Err(Problem::invalid(format!("invalid JSON body: {error}"))),

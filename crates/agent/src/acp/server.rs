@@ -122,7 +122,13 @@ impl Server {
         self.used_ms.store(now_ms(), Ordering::Relaxed);
         self.feed.note(envelope.session(), envelope.text()).await;
         let posted = self.act(envelope).await;
-        self.feed.keep().await.map_err(Problem::internal)?;
+        if let Err(error) = self.feed.keep().await {
+            // A full disk: what the agent answered is still an answer.
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "what a client sent is not kept"
+            );
+        }
         self.used_ms.store(now_ms(), Ordering::Relaxed);
         posted
     }
@@ -134,7 +140,8 @@ impl Server {
             (Kind::Notification, _) => {
                 for process in self.alive() {
                     if envelope.session().is_none_or(|session| process.has_open(&session)) {
-                        process.notify(envelope.clone()).await;
+                        let sent = process.notify(envelope.clone()).await;
+                        sent.map_err(|_| deaf(&process.agent))?;
                     }
                 }
                 Ok(None)
@@ -146,7 +153,7 @@ impl Server {
                 }
                 // To something that is over: nothing that a client could do about it.
                 if let Some(process) = self.alive().into_iter().find(|process| process.asked(&id)) {
-                    process.notify(envelope).await;
+                    process.notify(envelope).await.map_err(|_| deaf(&process.agent))?;
                 }
                 Ok(None)
             }
@@ -204,6 +211,7 @@ impl Server {
         match answer {
             Answer::Came { envelope, said } => Ok((envelope, said)),
             Answer::Exited(exit) => Err(exited(&process.agent, &exit)),
+            Answer::Deaf => Err(deaf(&process.agent)),
         }
     }
 
@@ -474,6 +482,10 @@ fn merged(given: Vec<Value>, configured: Vec<Value>) -> Vec<Value> {
         }
     }
     all
+}
+
+fn deaf(agent: &str) -> Problem {
+    Problem::new(Code::Timeout, format!("{agent} does not read what it is sent"))
 }
 
 pub(super) fn exited(agent: &str, exit: &Exit) -> Problem {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::blocking::blocking;
-use crate::problem::Problem;
+use crate::problem::{Code, Problem};
 
 /// Bytes of a file that is read.
 const LARGEST: u64 = 4 * 1024 * 1024;
@@ -56,8 +56,22 @@ pub(super) async fn write(
         let mut file = options.write(true).create_new(true).mode(0o600).open(&fresh)?;
         let mut text = serde_json::to_vec_pretty(&all)?;
         text.push(b'\n');
-        file.write_all(&text)?;
-        fs::rename(&fresh, place.join(name))
+        let written = file.write_all(&text).and_then(|()| fs::rename(&fresh, place.join(name)));
+        if written.is_err() {
+            drop(fs::remove_file(&fresh));
+        }
+        written
     });
-    written.await.map_err(|error| Problem::invalid(format!("directory {shown}: {error}")))
+    written.await.map_err(|error| {
+        let text = format!("directory {shown}: {error}");
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Problem::new(Code::StreamError, text).with("errno", "ENOSPC")
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                Problem::new(Code::PermissionDenied, text)
+            }
+            _ => Problem::invalid(text),
+        }
+    })
 }

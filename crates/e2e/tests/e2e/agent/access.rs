@@ -60,6 +60,7 @@ async fn a_web_page_of_another_origin_is_refused_and_so_is_a_foreign_host() {
     assert_eq!(ask(Some("null"), None).await.0, 403);
     assert_eq!(ask(None, Some("evil.example")).await.0, 403);
     assert_eq!(ask(None, Some("localhost.evil.example:80")).await.0, 403);
+    assert_eq!(ask(None, Some("[::1]evil.example")).await.0, 403);
     let (status, allowed) = ask(Some("https://good.example"), None).await;
     assert_eq!((status, allowed.unwrap().to_str().unwrap()), (200, "https://good.example"));
     assert_eq!(ask(Some(&sandbox.url), None).await.0, 200);
@@ -98,6 +99,31 @@ async fn no_token_reaches_the_log() {
     // Nor is it on the command line of anything, or in what a process sees.
     let seen = sandbox.sh("env; cat /proc/*/cmdline 2>/dev/null | tr '\\0' ' '").await;
     assert!(!seen["stdout"].as_str().unwrap().contains(TOKEN));
+}
+
+/// Clients give it on the command line, which everybody on the machine can read.
+#[tokio::test]
+async fn a_token_does_not_stay_on_the_command_line() {
+    let home = tempfile::tempdir().unwrap();
+    let token = "on-the-command-line-3e1";
+    let mut command = tokio::process::Command::new(e2e::sandbox::program());
+    command
+        .args(["server", "--port", "24688", "--token", token])
+        .env_clear()
+        .env("HOME", home.path());
+    command.env("PATH", "/usr/bin:/bin").stderr(std::process::Stdio::null()).kill_on_drop(true);
+    let mut child = command.spawn().unwrap();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let run = json!({ "command": "sh", "args": ["-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"] });
+    let url = "http://127.0.0.1:24688";
+    e2e::house::eventually("it is up", async || client.get(url).send().await.is_ok()).await;
+    let request = client.post(format!("{url}/v1/processes/run")).bearer_auth(token).json(&run);
+    let (status, result) = e2e::house::answer(request.send().await.unwrap()).await;
+    assert_eq!(status, 200, "{result}");
+    let seen = result["stdout"].as_str().unwrap();
+    assert!(seen.contains("--port 24688") && !seen.contains(token), "{seen}");
+    child.start_kill().unwrap();
+    drop(child.wait().await);
 }
 
 #[tokio::test]

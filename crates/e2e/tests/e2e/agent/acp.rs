@@ -402,3 +402,83 @@ async fn what_can_be_set_of_a_session_is_set_and_the_rest_is_refused_with_what_c
     let (_, record) = sandbox.ask(sandbox.get(&format!("/v1/sessions/{session}"))).await;
     assert!(record["destroyedAt"].is_number());
 }
+
+#[tokio::test]
+async fn a_message_is_one_line_for_the_agent_however_it_was_written() {
+    let sandbox = Sandbox::new().await;
+    odd(&sandbox).await;
+    let post = async |body: &str| {
+        let request = sandbox.request(Method::POST, "/v1/acp/odd");
+        sandbox.ask(request.header("content-type", "application/json").body(body.to_owned())).await
+    };
+    let (status, answer) =
+        post("{\n  \"id\": 1,\r\n  \"method\": \"slow\",\n  \"params\": {\n \"seconds\": 0\n}\n}")
+            .await;
+    assert_eq!((status, answer["result"]["slept"].as_bool()), (200, Some(true)), "{answer}");
+    // No message of its own can be hidden in the parameters of another.
+    let hidden = "{\"method\":\"x\",\"params\":[1,\n{\"id\":777,\"method\":\"session/new\",\"params\":{}}\n]}";
+    assert_eq!(post(hidden).await.0, 202);
+    assert_eq!(sandbox.prompt("odd", "odd-1", "hi").await.1["result"]["stopReason"], "end_turn");
+    let (_, records) = sandbox.ask(sandbox.get("/v1/sessions")).await;
+    assert_eq!(records["total"], 1, "{records}");
+    for wrong in ["{}", "{\"id\":1}", "{\"id\":1,\"method\":5}", "{\"result\":1}"] {
+        assert_eq!(post(wrong).await.0, 400, "{wrong}");
+    }
+}
+
+/// An agent that reads nothing: what waits for it is bounded, and who sends it more is told.
+#[tokio::test]
+async fn f08_an_agent_that_does_not_read_costs_no_memory_and_is_told_of() {
+    let sandbox = Sandbox::with(&["--acp-request-timeout-ms", "1000"], &[]).await;
+    sandbox.put_agent("claude", "#!/bin/sh\nsleep 600\n");
+    let ask = |id: u32| {
+        let message =
+            json!({ "id": id, "method": "session/prompt", "params": { "x": "A".repeat(8 << 20) } });
+        sandbox.request(Method::POST, "/v1/acp/deaf?agent=claude").json(&message).send()
+    };
+    // Each client goes at once.
+    for id in 0..30 {
+        drop(tokio::time::timeout(Duration::from_millis(60), ask(id)).await);
+    }
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let kept = super::files::memory(&sandbox);
+    assert!(kept < 180 * 1024, "{kept} KiB");
+    let notify = json!({ "method": "n", "params": "B".repeat(8 << 20) });
+    let (status, problem) = sandbox.acp("deaf", None, notify).await;
+    assert_eq!(
+        (status, problem["type"].as_str()),
+        (504, Some("urn:sandbox-agent:error:timeout")),
+        "{problem}"
+    );
+    // It is ended all the same, while one is being started as well.
+    assert_eq!(sandbox.ask(sandbox.request(Method::DELETE, "/v1/acp/deaf")).await.0, 204);
+}
+
+#[tokio::test]
+async fn a_reader_who_knows_more_numbers_than_there_are_is_told_and_begins_anew() {
+    let sandbox = Sandbox::new().await;
+    sandbox.session("s").await;
+    let mut events = Events::open(sandbox.get("/v1/acp/s").header("last-event-id", 99)).await;
+    assert_eq!(events.next().await.unwrap().name, "gap");
+    assert_eq!(events.next().await.unwrap().id, Some(1));
+}
+
+/// An install that hangs keeps nobody from ending anything.
+#[tokio::test]
+async fn what_is_being_started_can_be_ended() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("bin")).unwrap();
+    let npm = home.path().join("bin/npm");
+    std::fs::write(&npm, "#!/bin/sh\nsleep 300\n").unwrap();
+    std::fs::set_permissions(&npm, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:/usr/bin:/bin", home.path().join("bin").display());
+    let mut sandbox = Sandbox::with(&[], &[("PATH", &path)]).await;
+    let begin = sandbox.request(Method::POST, "/v1/acp/i?agent=claude");
+    let begin = begin.json(&json!({ "id": 0, "method": "initialize", "params": {} })).send();
+    drop(tokio::time::timeout(Duration::from_millis(500), begin).await);
+    let restart = sandbox.post("/v1/sandbox/restart", json!({}));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), restart).await.unwrap().0, 200);
+    let began = Instant::now();
+    assert_eq!(sandbox.end(sandbox.keeper(), rustix::process::Signal::TERM).await, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}

@@ -397,3 +397,34 @@ pub(super) fn memory(sandbox: &Sandbox) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
+
+/// Two who have seen the same: the second to finish is told that it has changed.
+#[tokio::test]
+async fn no_update_is_lost_between_two_who_say_what_they_have_seen() {
+    let sandbox = Sandbox::new().await;
+    std::fs::write(sandbox.path("f"), "old").unwrap();
+    let etag = sandbox.get("/v1/fs/file?path=f").send().await.unwrap().headers()["etag"].clone();
+    for (condition, value, path) in
+        [("if-match", etag.to_str().unwrap(), "f"), ("if-none-match", "*", "new")]
+    {
+        let url = format!("/v1/fs/file?path={path}");
+        let (go_on, wait) = tokio::sync::oneshot::channel::<()>();
+        let pieces = futures_util::stream::once(async { Ok(vec![b'a'; 400_000]) });
+        let rest = futures_util::stream::once(async {
+            drop(wait.await);
+            Ok::<_, std::io::Error>(vec![b'a'; 10])
+        });
+        let body = reqwest::Body::wrap_stream(futures_util::StreamExt::chain(pieces, rest));
+        let slow = sandbox.request(Method::PUT, &url).header(condition, value).body(body).send();
+        let quick = async {
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+            let put = sandbox.request(Method::PUT, &url).header(condition, value).body("quick");
+            let status = put.send().await.unwrap().status().as_u16();
+            go_on.send(()).unwrap();
+            status
+        };
+        let (slow, quick) = tokio::join!(slow, quick);
+        assert_eq!((quick, slow.unwrap().status().as_u16()), (200, 412), "{condition}");
+        assert_eq!(std::fs::read(sandbox.path(path)).unwrap(), b"quick");
+    }
+}

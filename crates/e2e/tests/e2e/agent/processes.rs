@@ -337,3 +337,49 @@ async fn a_pause_stops_everything_and_a_resume_lets_it_go_on() {
     let (_, list) = sandbox.ask(sandbox.get("/v1/processes")).await;
     assert_eq!(list["processes"], json!([]));
 }
+
+/// Followers hold nothing back, and daemons are found.
+#[tokio::test]
+async fn a_restart_ends_all_there_is_whoever_looks_on() {
+    let sandbox = Sandbox::new().await;
+    let ticks = sandbox.path("ticks");
+    let daemon = format!(
+        "setsid sh -c 'while :; do echo x >> {ticks}; sleep 0.05; done' >/dev/null 2>&1 & exit 0"
+    );
+    sandbox.sh(&daemon).await;
+    let id = start(&sandbox, "while :; do sleep 1; done").await;
+    let pid =
+        sandbox.ask(sandbox.get(&format!("/v1/processes/{id}"))).await.1["pid"].as_i64().unwrap();
+    let mut following =
+        Events::open(sandbox.get(&format!("/v1/processes/{id}/logs?follow=true"))).await;
+    let size = || std::fs::metadata(&ticks).map_or(0, |about| about.len());
+    eventually("the daemon ticks", async || size() > 4).await;
+    assert_eq!(sandbox.post("/v1/sandbox/pause", json!({})).await.0, 200);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let paused = size();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(size(), paused, "a daemon goes on while all stand still");
+    let restart = sandbox.post("/v1/sandbox/restart", json!({}));
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), restart).await.unwrap().0, 200);
+    assert!(!is_alive(pid));
+    while following.next().await.is_some() {}
+    let ended = size();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(size(), ended, "a daemon outlives a restart");
+}
+
+/// A process is killed whole: also what has left its group, its session and its parent.
+#[tokio::test]
+async fn a_kill_finds_daemons() {
+    let sandbox = Sandbox::new().await;
+    let pid_file = sandbox.path("daemon");
+    let id =
+        start(&sandbox, &format!("(setsid sh -c 'echo $$ > {pid_file}; sleep 500' &) ; sleep 600"))
+            .await;
+    eventually("the daemon runs", async || std::fs::exists(&pid_file).unwrap()).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let daemon: i64 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
+    assert!(is_alive(daemon));
+    sandbox.ask(sandbox.request(Method::POST, &format!("/v1/processes/{id}/kill"))).await;
+    eventually("the daemon is gone", async || !is_alive(daemon)).await;
+}

@@ -127,6 +127,17 @@ async fn c06_long_names_many_entries_and_what_is_no_archive() {
     let long = vec!["x".repeat(200); 320].join("/");
     builder.append_data(&mut header, long, &b"x"[..]).unwrap();
     assert_eq!(upload(&sandbox, "long", builder.into_inner().unwrap()).await.0, 400);
+    // An extension of many mebibytes would be taken into memory to be refused.
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::GNULongName);
+    header.as_gnu_mut().unwrap().name[..3].copy_from_slice(b"@@@");
+    header.set_size(64 << 20);
+    header.set_cksum();
+    let mut tar = header.as_bytes().to_vec();
+    tar.resize(512 + (64 << 20), b'n');
+    let before = super::files::memory(&sandbox);
+    assert_eq!(upload(&sandbox, "extension", tar).await.0, 400);
+    assert!(super::files::memory(&sandbox).saturating_sub(before) < 16 * 1024);
     // A length that is not there: the archive breaks off.
     let mut cut = archive(&[(EntryType::Regular, "cut", &"x".repeat(5000), 0o644)]);
     cut.truncate(2000);
