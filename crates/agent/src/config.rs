@@ -31,8 +31,8 @@ pub struct Config {
     /// Processes may not signal or trace this server: an error if the kernel cannot have it so.
     /// Without it, they may not wherever that takes nothing away from them.
     pub shield: bool,
-    /// Whether this process's parent keeps it: all that descends from it is ours.
-    pub kept: bool,
+    /// The process that keeps this one, while it is its parent: all that descends from it is ours.
+    pub keeper: Option<u32>,
     /// How the built-in agent is started: a program and its arguments.
     pub mock: (PathBuf, Vec<String>),
     /// How long requests in flight may take after a signal to stop.

@@ -18,6 +18,7 @@ mod watch;
 mod wire;
 mod write;
 
+pub(crate) use error::FileError;
 pub(crate) use pending::Pending;
 pub use pending::sweep;
 pub(crate) use root::Root;

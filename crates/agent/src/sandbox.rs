@@ -73,6 +73,6 @@ async fn end(app: App) -> Json<SandboxStatus> {
 }
 
 async fn signal(app: &App, signal: Signal) {
-    let kept = app.config.kept;
-    blocking(move || signal_all(signal, kept)).await;
+    let keeper = app.config.keeper;
+    blocking(move || signal_all(signal, keeper)).await;
 }

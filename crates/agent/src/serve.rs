@@ -77,10 +77,11 @@ fn prepare(
         preinstalled_only: config.agents.preinstalled_only,
         npm: config.agents.npm.clone(),
     });
-    let settings = Settings::new(home.clone(), config.data.clone(), spawner.clone());
+    let settings = Settings::new(files.clone(), config.data.clone(), spawner.clone());
     let by_port = || config.data.join("state").join(bound.port().to_string());
+    let state = config.state.clone().unwrap_or_else(by_port);
     let servers = Servers::new(acp::Needs {
-        state: config.state.clone().unwrap_or_else(by_port),
+        state: state.clone(),
         spawner: spawner.clone(),
         environment: Arc::clone(&environment),
         agents: agents.clone(),
@@ -88,7 +89,8 @@ fn prepare(
         home: home.clone(),
         limits: config.agents.clone(),
     });
-    let processes = Processes::new(spawner.clone(), environment, home, scratch);
+    let processes =
+        Processes::new(spawner.clone(), environment, home, scratch, state.join("processes.json"));
     let config = Arc::new(config);
     Ok((App { config, files, processes, agents, servers, settings, stop }, spawner))
 }

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 
 use crate::config::Environment;
+use crate::files::Root;
 use crate::problem::Problem;
 use crate::processes::Spawner;
 
@@ -25,6 +26,7 @@ const DEFAULT: &str = "default";
 /// The settings. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    root: Root,
     home: PathBuf,
     /// Where repositories with skills are kept.
     cache: PathBuf,
@@ -64,8 +66,8 @@ impl What {
 }
 
 impl Settings {
-    pub(crate) fn new(home: PathBuf, cache: PathBuf, spawner: Spawner) -> Self {
-        Self { home, cache, spawner, changing: Arc::default() }
+    pub(crate) fn new(root: Root, cache: PathBuf, spawner: Spawner) -> Self {
+        Self { home: root.home().to_owned(), root, cache, spawner, changing: Arc::default() }
     }
 
     fn directory(&self, asked: Option<&str>) -> PathBuf {
@@ -74,7 +76,7 @@ impl Settings {
     }
 
     async fn all(&self, what: What, directory: &Path) -> Result<Map<String, Value>, Problem> {
-        file::read(directory.to_owned(), what.file()).await
+        file::read(&self.root, directory, what.file()).await
     }
 
     async fn change(
@@ -86,7 +88,7 @@ impl Settings {
         let _changing = self.changing.lock().await;
         let mut all = self.all(what, directory).await?;
         change(&mut all);
-        file::write(directory.to_owned(), what.file(), all).await
+        file::write(&self.root, directory, what.file(), all).await
     }
 
     /// Servers for tools as they are kept: an object of names, or `{servers}` with one, or with a list.

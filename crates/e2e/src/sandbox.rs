@@ -274,9 +274,9 @@ impl Events {
     /// If none comes within twenty seconds.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
-            if let Some((frame, rest)) = self.text.split_once("\n\n") {
-                let event = parse(frame);
-                self.text = rest.to_owned();
+            if let Some(end) = self.text.find("\n\n") {
+                let event = parse(&self.text[..end]);
+                self.text.drain(..end + 2);
                 match event {
                     Some(event) => return Some(event),
                     None => continue,

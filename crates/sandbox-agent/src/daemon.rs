@@ -66,16 +66,34 @@ impl Address {
     fn running(&self) -> Option<Pid> {
         let text = fs::read_to_string(self.file("pid")).ok()?;
         let pid = text.trim().parse().ok().and_then(Pid::from_raw)?;
-        let name = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).ok()?;
+        let line = fs::read_to_string(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).ok()?;
         // The number may be another program's by now.
-        (test_kill_process(pid).is_ok() && name.contains("server")).then_some(pid)
+        let words: Vec<&str> = line.split('\0').collect();
+        let ours = words.contains(&"server") && words.contains(&self.port.to_string().as_str());
+        (test_kill_process(pid).is_ok() && ours).then_some(pid)
+    }
+
+    /// Two who start or stop at once do so one after the other.
+    fn lock(&self) -> anyhow::Result<fs::File> {
+        let path = self.file("lock");
+        let directory = path.parent().map(ToOwned::to_owned).unwrap_or_default();
+        fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
+        let file = fs::File::options().create(true).append(true).mode(0o600).open(path)?;
+        file.lock()?;
+        Ok(file)
     }
 }
 
 pub(crate) fn daemon(access: Access, command: &Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Start(flags) => start(access, flags),
-        Command::Stop(address) => stop(address).map(|()| ExitCode::SUCCESS),
+        Command::Start(flags) => {
+            let _lock = flags.address.lock()?;
+            start(access, flags)
+        }
+        Command::Stop(address) => {
+            let _lock = address.lock()?;
+            stop(address).map(|()| ExitCode::SUCCESS)
+        }
         Command::Status(address) => Ok(status(address)),
     }
 }
@@ -102,8 +120,6 @@ fn start(access: Access, flags: &StartFlags) -> anyhow::Result<ExitCode> {
         }
         stop(address)?;
     }
-    let directory = address.file("pid").parent().map(ToOwned::to_owned).unwrap_or_default();
-    fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;
     let log_path = address.file("log");
     let log = fs::File::options().create(true).append(true).mode(0o600).open(&log_path)?;
     let (program, words) = place::itself()?;

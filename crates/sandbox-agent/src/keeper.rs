@@ -19,8 +19,8 @@ use sys::{Forked, Waiting};
 /// Which of the two this process is.
 #[derive(Debug)]
 pub(crate) enum Side {
-    /// To go on as the server.
-    Server,
+    /// To go on as the server, with the keeper's process id.
+    Server(u32),
     /// The server has ended, and everything with it.
     Ended(ExitCode),
 }
@@ -42,7 +42,7 @@ pub(crate) fn split() -> anyhow::Result<Side> {
                 // Killed before the kernel knew that we want to hear of it.
                 std::process::exit(1);
             }
-            Ok(Side::Server)
+            Ok(Side::Server(keeper.as_raw_nonzero().get().cast_unsigned()))
         }
         Forked::Parent { pid } => {
             let server = Pid::from_raw(pid.cast_signed());

@@ -140,13 +140,13 @@ pub(crate) fn server(access: Access, flags: Flags) -> anyhow::Result<ExitCode> {
         hide(token)?;
     }
     let (filter, log_dir) = (flags.log.clone(), flags.log_dir.clone());
-    let (config, made) = configure(access, flags)?;
+    let (mut config, made) = configure(access, flags)?;
     match keeper::split()? {
         keeper::Side::Ended(code) => {
             agent::sweep_partial_files(&config.scratch());
             return Ok(code);
         }
-        keeper::Side::Server => {}
+        keeper::Side::Server(keeper) => config.keeper = Some(keeper),
     }
     logs::begin(&filter, log_dir.as_deref())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -262,7 +262,7 @@ fn configure(access: Access, flags: Flags) -> anyhow::Result<(Config, Option<Tok
             npm: flags.npm_registry,
         },
         shield: flags.shield,
-        kept: true,
+        keeper: None,
         mock,
         grace: Duration::from_secs(flags.grace_secs),
     };

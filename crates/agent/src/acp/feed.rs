@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::envelope::Envelope;
-use super::journal::{Journal, JournalError, NewEvent};
+use super::journal::{Journal, NewEvent};
 use crate::events::Frame;
 use crate::wire::now_ms;
 
@@ -125,16 +125,30 @@ impl Feed {
         last.number += 1;
         let number = last.number;
         last.asked.push(NewEvent { number, sent: None, at_ms: now_ms(), session, payload });
+        let bytes: usize = last.asked.iter().map(|event| event.payload.len()).sum();
+        if bytes > AT_HAND_BYTES {
+            self.keep_all(&mut last).await;
+        }
+    }
+
+    async fn keep_all(&self, last: &mut Last) {
+        let asked = std::mem::take(&mut last.asked);
+        if asked.is_empty() {
+            return;
+        }
+        if let Err(error) = self.inner.journal.append(self.inner.key, asked).await {
+            // A full disk: what the agent answers is still an answer.
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "what a client sent is not kept"
+            );
+        }
     }
 
     /// Keeps what was noted, if it is not kept yet. To be called before a client is told that it was taken.
-    pub(super) async fn keep(&self) -> Result<(), JournalError> {
+    pub(super) async fn keep(&self) {
         let mut last = self.inner.last.lock().await;
-        let asked = std::mem::take(&mut last.asked);
-        if asked.is_empty() {
-            return Ok(());
-        }
-        self.inner.journal.append(self.inner.key, asked).await
+        self.keep_all(&mut last).await;
     }
 
     /// What speaks here has ended: streams that are open now end once they have told all.

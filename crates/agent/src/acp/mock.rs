@@ -14,8 +14,13 @@ use serde_json::{Value, json};
 /// Serves until its input ends. `state` keeps sessions for `session/load`, if it can be written.
 pub fn run(state: Option<PathBuf>) -> io::Result<()> {
     let stdin = io::stdin();
-    let mut mock =
-        Mock { out: io::stdout(), sessions: HashMap::new(), last: 0, waiting: None, state };
+    let mut mock = Mock {
+        out: io::stdout(),
+        sessions: HashMap::new(),
+        last: 0,
+        waiting: HashMap::new(),
+        state,
+    };
     for line in stdin.lock().lines() {
         let line = line?;
         match serde_json::from_str::<Value>(&line) {
@@ -33,14 +38,13 @@ struct Mock {
     out: io::Stdout,
     sessions: HashMap<String, Session>,
     last: u64,
-    /// A prompt that goes on when an answer comes.
-    waiting: Option<Waiting>,
+    /// Prompts that go on when an answer comes, by session.
+    waiting: HashMap<String, Waiting>,
     state: Option<PathBuf>,
 }
 
 struct Waiting {
     prompt: Value,
-    session: String,
     /// The request that was made; none if only a cancellation is waited for.
     asked: Option<u64>,
 }
@@ -173,12 +177,10 @@ impl Mock {
         if has("permission") {
             self.tool(&session, "pending", None)?;
             let asked = self.ask(&session)?;
-            self.waiting = Some(Waiting { prompt: id.clone(), session, asked: Some(asked) });
-            return Ok(());
+            return self.wait(session, Waiting { prompt: id.clone(), asked: Some(asked) });
         }
         if has("wait") {
-            self.waiting = Some(Waiting { prompt: id.clone(), session, asked: None });
-            return Ok(());
+            return self.wait(session, Waiting { prompt: id.clone(), asked: None });
         }
         self.stop(id, acp::StopReason::EndTurn)
     }
@@ -198,9 +200,13 @@ impl Mock {
     }
 
     fn answer(&mut self, id: &Value, message: &Value) -> io::Result<()> {
-        let waiting =
-            self.waiting.take_if(|waiting| waiting.asked.is_some_and(|asked| *id == asked));
-        let Some(waiting) = waiting else {
+        let found = self
+            .waiting
+            .iter()
+            .find(|(_, waiting)| waiting.asked.is_some_and(|asked| *id == asked));
+        let session = found.map(|(session, _)| session.clone());
+        let waiting = session.and_then(|session| self.waiting.remove_entry(&session));
+        let Some((session, waiting)) = waiting else {
             let params =
                 json!({ "id": id, "result": message["result"], "error": message["error"] });
             return self.notify("mock/client_response", &params);
@@ -209,18 +215,25 @@ impl Mock {
         let allowed = matches!(outcome["optionId"].as_str(), Some("allow" | "always"));
         let (status, text) =
             if allowed { ("completed", "allowed") } else { ("failed", "rejected") };
-        self.tool_update(&waiting.session, status, text)?;
+        self.tool_update(&session, status, text)?;
         let text = if allowed { " It was allowed." } else { " It was not allowed." };
-        self.update(&waiting.session, &chunk("agent_message_chunk", text))?;
+        self.update(&session, &chunk("agent_message_chunk", text))?;
         let cancelled = outcome["outcome"] == "cancelled";
         let reason = if cancelled { acp::StopReason::Cancelled } else { acp::StopReason::EndTurn };
         self.stop(&waiting.prompt, reason)
     }
 
+    /// Lets a prompt wait. One that waited in its session before is over.
+    fn wait(&mut self, session: String, waiting: Waiting) -> io::Result<()> {
+        match self.waiting.insert(session, waiting) {
+            Some(former) => self.stop(&former.prompt, acp::StopReason::Cancelled),
+            None => Ok(()),
+        }
+    }
+
     fn cancel(&mut self, params: &Value) -> io::Result<()> {
-        let waiting =
-            self.waiting.take_if(|waiting| params["sessionId"] == waiting.session.as_str());
-        match waiting {
+        let session = params["sessionId"].as_str().unwrap_or_default();
+        match self.waiting.remove(session) {
             Some(waiting) => self.stop(&waiting.prompt, acp::StopReason::Cancelled),
             None => Ok(()),
         }

@@ -100,6 +100,8 @@ pub(super) struct AgentProcess {
     shared: Arc<Shared>,
     ending: CancellationToken,
     ended: CancellationToken,
+    /// Held while a session is loaded: who wants the same waits, and finds it open.
+    pub(super) loading: tokio::sync::Mutex<()>,
     /// What it said of itself when it was initialized.
     pub(super) capabilities: tokio::sync::OnceCell<Value>,
 }
@@ -198,6 +200,7 @@ impl AgentProcess {
             shared: Arc::clone(&shared),
             ending: CancellationToken::new(),
             ended: CancellationToken::new(),
+            loading: tokio::sync::Mutex::new(()),
             capabilities: tokio::sync::OnceCell::new(),
         });
         let owner = Owner {

@@ -228,9 +228,11 @@ impl Servers {
     }
 }
 
+type Work<T> = Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>;
+
 /// Work that is done to its end. See [`Servers::finish`].
 pub(super) struct Finish<T: Send + 'static> {
-    work: Option<Pin<Box<dyn Future<Output = Result<T, Problem>> + Send>>>,
+    work: Option<Work<T>>,
     tasks: TaskTracker,
 }
 

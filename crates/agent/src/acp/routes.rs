@@ -70,6 +70,9 @@ pub(crate) async fn post(
     {
         return Err(Problem::unsupported_agent(agent));
     }
+    if let Some(complaint) = envelope.complaint() {
+        return Err(Problem::invalid(complaint));
+    }
     let known = app.servers.get(&id).await?;
     let dialect = query.agent.is_none() && envelope.method().as_deref() == Some("initialize");
     if known.is_none() && query.agent.is_none() && !dialect {
@@ -79,7 +82,7 @@ pub(crate) async fn post(
     }
     let server = app.servers.get_or_make(&id, query.agent.as_deref()).await?;
     if envelope.kind() != Kind::Request {
-        server.post(envelope).await?;
+        app.servers.finish(server.post(envelope)).await?;
         return Ok(StatusCode::ACCEPTED.into_response());
     }
     let request_id = envelope.id().map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned);
@@ -189,11 +192,8 @@ async fn text(body: Body) -> Result<String, Problem> {
 
 fn read(text: &str) -> Result<Envelope, Problem> {
     match text.trim_start().as_bytes().first() {
-        Some(b'{') => {
-            let envelope = Envelope::parse(text)
-                .map_err(|error| Problem::invalid(format!("invalid JSON body: {error}")))?;
-            envelope.complaint().map_or(Ok(envelope), |text| Err(Problem::invalid(text)))
-        }
+        Some(b'{') => Envelope::parse(text)
+            .map_err(|error| Problem::invalid(format!("invalid JSON body: {error}"))),
         _ => match serde_json::from_str::<serde::de::IgnoredAny>(text) {
             Ok(_) => Err(Problem::invalid("request body must be a JSON-RPC object")),
             Err(error) => Err(Problem::invalid(format!("invalid JSON body: {error}"))),

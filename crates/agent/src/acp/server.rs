@@ -122,13 +122,7 @@ impl Server {
         self.used_ms.store(now_ms(), Ordering::Relaxed);
         self.feed.note(envelope.session(), envelope.text()).await;
         let posted = self.act(envelope).await;
-        if let Err(error) = self.feed.keep().await {
-            // A full disk: what the agent answered is still an answer.
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "what a client sent is not kept"
-            );
-        }
+        self.feed.keep().await;
         self.used_ms.store(now_ms(), Ordering::Relaxed);
         posted
     }
@@ -335,6 +329,10 @@ impl Server {
         if process.has_open(session) {
             return Ok(Ok(()));
         }
+        let _loading = process.loading.lock().await;
+        if process.has_open(session) {
+            return Ok(Ok(()));
+        }
         let row =
             self.context.journal.session(session.to_owned()).await.map_err(Problem::internal)?;
         // Unknown to us: the agent says what it thinks of it.
@@ -526,6 +524,9 @@ pub(super) fn raw_envelope(envelope: &Envelope) -> Box<RawValue> {
 
 impl From<JournalError> for Problem {
     fn from(error: JournalError) -> Self {
-        Self::internal(error)
+        match error {
+            JournalError::Taken(_) => Self::conflict(error.to_string()),
+            error => Self::internal(error),
+        }
     }
 }

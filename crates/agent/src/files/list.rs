@@ -113,7 +113,7 @@ impl Clock {
     fn told(&mut self, second: i64, nanos: u64) -> Option<String> {
         if self.text.is_empty() || self.second != second {
             let whole = rfc3339(second, 0)?;
-            self.text = whole.split('.').next()?.to_owned();
+            whole.split('.').next()?.clone_into(&mut self.text);
             self.second = second;
         }
         Some(format!("{}.{nanos:09}+00:00", self.text))

@@ -112,8 +112,11 @@ pub fn sweep(directory: &Path) {
             continue;
         }
         for slot in 0..SLOTS {
-            if let Some(path) = read(&file, slot) {
-                drop(fs::remove_file(path));
+            if let Some(path) = read(&file, slot)
+                && fs::remove_file(&path).is_err()
+            {
+                // A directory that was being moved to another file system.
+                drop(fs::remove_dir_all(path));
             }
         }
         drop(fs::remove_file(entry.path()));

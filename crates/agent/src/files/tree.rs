@@ -1,6 +1,6 @@
 //! Deleting, moving, making directories, and telling what lies at a path.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,7 +16,7 @@ use super::list::each;
 use super::pending::Pending;
 use super::root::{Parents, Place, Root, about, kind, reopened};
 use super::wire::FsStat;
-use super::write::Draft;
+use super::write::{Draft, noted, temporary};
 use crate::wire::rfc3339;
 
 /// Directories in each other that are walked down.
@@ -122,12 +122,8 @@ fn carry(
     (target, new, to): (&OwnedFd, &OsStr, &Place),
     there: bool,
 ) -> io::Result<()> {
-    let mut beside = OsString::from(".");
-    beside.push(new);
-    beside.push(".moving");
-    if about(target.as_fd(), &beside)?.is_some() {
-        discard(target.as_fd(), &beside)?;
-    }
+    let beside = temporary(new);
+    let _note = noted(pending, target, &beside);
     let copied = copy(pending, (source, old), (target.as_fd(), &beside), to, 0).and_then(|()| {
         let exchange = if there { RenameFlags::EXCHANGE } else { RenameFlags::NOREPLACE };
         Ok(renameat_with(target, &beside, target, new, exchange)?)
@@ -174,7 +170,7 @@ fn copy(
             Ok(futimens(&to, &times(&found))?)
         }
         // Sockets, FIFOs and devices belong to where they are.
-        _ => Err(Errno::XDEV.into()),
+        _ => Err(Errno::OPNOTSUPP.into()),
     }
 }
 

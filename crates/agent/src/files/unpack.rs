@@ -30,6 +30,9 @@ use crate::blocking::blocking;
 const MOST_ENTRIES: u64 = 1_000_000;
 const LONGEST_NAME: usize = 4096;
 
+/// Bytes of all files of an archive, those counted that it does not hold (sparse files say how large they would be).
+const LARGEST: u64 = 256 * 1024 * 1024 * 1024;
+
 /// Bytes of an entry that only tells of the next.
 const LONGEST_EXTENSION: u64 = 256 * 1024;
 
@@ -83,7 +86,8 @@ fn unpack(
     for entry in archive.entries().map_err(|error| broken(&error))? {
         unpacking.entry(entry.map_err(|error| broken(&error))?)?;
     }
-    unpacking.links()?;
+    let made = unpacking.links()?;
+    unpacking.check_links(&made)?;
     Ok(unpacking.done)
 }
 
@@ -100,10 +104,16 @@ fn check(spool: &File) -> Result<(), FileError> {
     check_extensions(spool)?;
     reader.rewind().map_err(|error| broken(&error))?;
     let mut archive = Archive::new(spool);
-    let mut count = 0_u64;
+    let (mut count, mut total) = (0_u64, 0_u64);
     for entry in archive.entries().map_err(|error| broken(&error))? {
         let entry = entry.map_err(|error| broken(&error))?;
         count += 1;
+        total = total.saturating_add(entry.size());
+        if total > LARGEST {
+            return Err(FileError::Entry(format!(
+                "would make the archive larger than {LARGEST} bytes"
+            )));
+        }
         if count > MOST_ENTRIES {
             return Err(FileError::Entry(format!("too many: {MOST_ENTRIES} at most")));
         }
@@ -146,11 +156,13 @@ fn check_extensions(spool: &File) -> Result<(), FileError> {
 /// A symbolic link may point anywhere below the destination, and nowhere else.
 fn stays_inside(name: &Path, target: &Path) -> Result<(), FileError> {
     let mut depth = name.parent().map_or(0, |parent| parent.components().count());
+    let mut descended = false;
     for part in target.components() {
         match part {
-            Component::Normal(_) => depth += 1,
+            Component::Normal(_) => descended = true,
             Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
+            // After a name, which may be a link itself, nobody knows where `..` leads.
+            Component::ParentDir if depth > 0 && !descended => depth -= 1,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
                 return Err(leaves(name));
             }
@@ -191,7 +203,7 @@ impl Unpacking<'_> {
                 self.clear_a_link(&parent, &leaf)?;
                 let place = Place::clone(self.place);
                 let mut draft = Draft::begin_in(self.pending, parent, leaf, place, mode)?;
-                draft.fill(&mut entry)?;
+                draft.fill_with_holes(&mut entry)?;
                 let failed = |errno| self.error(&name, errno);
                 fchmod(draft.file(), mode).map_err(failed)?;
                 futimens(draft.file(), &at(mtime)).map_err(failed)?;
@@ -204,7 +216,9 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    fn links(&mut self) -> Result<(), FileError> {
+    /// Makes the links; gives the symbolic ones.
+    fn links(&mut self) -> Result<Vec<PathBuf>, FileError> {
+        let mut symbolic = Vec::new();
         for (name, target, kind) in std::mem::take(&mut self.links) {
             let parent = self.directory(parent_of(&name))?;
             let leaf = leaf(&name);
@@ -221,6 +235,23 @@ impl Unpacking<'_> {
             };
             made.map_err(|errno| self.error(&name, errno))?;
             self.done.add(self.place.child(name.as_os_str()));
+            if kind == EntryType::Symlink {
+                symbolic.push(name);
+            }
+        }
+        Ok(symbolic)
+    }
+
+    /// Where links lead, together with those that were there already. One that leads out is taken away.
+    fn check_links(&self, symbolic: &[PathBuf]) -> Result<(), FileError> {
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        for name in symbolic {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let found = openat2(self.destination, name, flags, Mode::empty(), resolve);
+            if matches!(found, Err(Errno::XDEV)) {
+                let _ = unlinkat(self.destination, name, AtFlags::empty());
+                return Err(leaves(name));
+            }
         }
         Ok(())
     }

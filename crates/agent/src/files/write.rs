@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use axum::body::Body;
@@ -24,6 +25,9 @@ use super::pending::{Note, Pending, SUFFIX};
 use super::read::etag;
 use super::root::{Parents, Place, Root, about, by_descriptor};
 use crate::blocking::blocking;
+
+/// Bytes of zeros that are worth a hole.
+const HOLE: usize = 64 * 1024;
 
 /// Bytes that are gathered before they are written.
 const PIECE: usize = 256 * 1024;
@@ -137,6 +141,29 @@ impl Draft {
         Ok(())
     }
 
+    /// The same, with holes where there are zeros: what takes no room in an archive takes none here.
+    pub(super) fn fill_with_holes(&mut self, reader: &mut dyn io::Read) -> Result<(), FileError> {
+        let mut piece = vec![0; HOLE];
+        loop {
+            let mut filled = 0;
+            while filled < piece.len() {
+                match reader.read(&mut piece[filled..]).map_err(|error| self.failed(&error))? {
+                    0 => break,
+                    count => filled += count,
+                }
+            }
+            if filled == 0 {
+                let length = self.file.set_len(self.written);
+                return length.map_err(|error| self.failed(&error));
+            }
+            let bytes = &piece[..filled];
+            if bytes.iter().any(|byte| *byte != 0) {
+                self.file.write_all_at(bytes, self.written).map_err(|error| self.failed(&error))?;
+            }
+            self.written += filled as u64;
+        }
+    }
+
     pub(super) fn file(&self) -> &File {
         &self.file
     }
@@ -188,7 +215,7 @@ impl Drop for Draft {
 }
 
 /// Notes a name that is to be made in a directory.
-fn noted(pending: &Pending, parent: &OwnedFd, name: &OsStr) -> Option<Note> {
+pub(super) fn noted(pending: &Pending, parent: &OwnedFd, name: &OsStr) -> Option<Note> {
     let directory =
         rustix::fs::readlinkat(rustix::fs::CWD, by_descriptor(parent), Vec::new()).ok()?;
     let directory = Path::new(OsStr::from_bytes(directory.as_bytes()));
@@ -196,7 +223,7 @@ fn noted(pending: &Pending, parent: &OwnedFd, name: &OsStr) -> Option<Note> {
 }
 
 /// A name that nobody else has.
-fn temporary(name: &OsStr) -> OsString {
+pub(super) fn temporary(name: &OsStr) -> OsString {
     let mut bytes = [0_u8; 8];
     // One that repeats is found by O_EXCL.
     let _ = getrandom::fill(&mut bytes);
@@ -206,6 +233,27 @@ fn temporary(name: &OsStr) -> OsString {
     temporary.push(OsStr::new(&name.to_string_lossy().chars().take(40).collect::<String>()));
     temporary.push(format!(".{random}{SUFFIX}"));
     temporary
+}
+
+impl Root {
+    /// Writes a small file that only its owner may read.
+    pub(crate) fn write_private(&self, path: &str, content: &[u8]) -> Result<(), FileError> {
+        let place = self.place(path)?;
+        let (parent, name) = self.target(&place, Parents::Made)?;
+        let mode = Mode::from_raw_mode(0o600);
+        let mut draft =
+            Draft::begin_as(Content::Whole, self.pending(), parent, name, place.clone(), mode)?;
+        // One that was there with another mode gives it up.
+        fchmod(draft.file(), mode).map_err(|errno| place.error(errno))?;
+        draft.write(content)?;
+        draft.finish().map(drop)
+    }
+
+    /// Opens a file to read it.
+    pub(crate) fn read(&self, path: &str) -> Result<File, FileError> {
+        let place = self.place(path)?;
+        Ok(File::from(self.file(&place, OFlags::RDONLY)?.0))
+    }
 }
 
 /// Writes a body to a file; gives the bytes written.
@@ -227,7 +275,7 @@ pub(super) async fn upload(
         if rest == Rest::Ended {
             condition.finish(&root, &place, draft).map(Started::Done)
         } else {
-            Ok(Started::Open(draft, root, place, condition))
+            Ok(Started::Open(Box::new(draft), root, place, condition))
         }
     });
     let (mut draft, root, place, condition) = match started.await? {
@@ -239,14 +287,14 @@ pub(super) async fn upload(
         let written = blocking(move || draft.write(&piece).map(|()| draft));
         draft = written.await?;
         if rest == Rest::Ended {
-            return blocking(move || condition.finish(&root, &place, draft)).await;
+            return blocking(move || condition.finish(&root, &place, *draft)).await;
         }
     }
 }
 
 enum Started {
     Done(u64),
-    Open(Draft, Root, Place, Condition),
+    Open(Box<Draft>, Root, Place, Condition),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -120,6 +120,11 @@ impl Log {
         *self.bounds.borrow()
     }
 
+    /// Bytes that it takes on the disk.
+    pub(super) fn size(&self) -> u64 {
+        self.bounds().end.position.min(self.capacity)
+    }
+
     /// Hears of each new end.
     pub(super) fn watch(&self) -> watch::Receiver<Bounds> {
         self.bounds.subscribe()

@@ -43,7 +43,6 @@ const INPUT_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) enum Ask {
     Input { data: Bytes, eof: bool, done: oneshot::Sender<Result<u64, ProcessError>> },
-    Resize { size: Winsize, done: oneshot::Sender<io::Result<()>> },
 }
 
 /// What a process is at the moment.
@@ -62,6 +61,8 @@ pub(super) struct Handle {
     pub(super) asks: mpsc::Sender<Ask>,
     /// Apart from the rest: a process that does not read its input is killed all the same.
     pub(super) signals: mpsc::Sender<Signal>,
+    /// If it has one.
+    pub(super) terminal: Option<Arc<AsyncFd<OwnedFd>>>,
     /// Nobody will ask for it any more, whoever may still be reading its log.
     pub(super) forgotten: CancellationToken,
 }
@@ -100,9 +101,13 @@ pub(super) async fn start(
     let (signals, signalled) = mpsc::channel(REQUESTS);
     let (tell, state) = watch::channel(State::Running);
     let forgotten = CancellationToken::new();
-    let heard = Asked { asked, signalled, forgotten: forgotten.clone() };
-    let handle =
-        Handle { pid: process.pid(), log: Arc::clone(&log), state, asks, signals, forgotten };
+    let heard = Heard { asks: asked, signals: signalled, forgotten: forgotten.clone() };
+    let terminal = match &ends {
+        Ends::Terminal(terminal) => Some(Arc::clone(terminal)),
+        Ends::Pipes { .. } => None,
+    };
+    let pid = process.pid();
+    let handle = Handle { pid, log: Arc::clone(&log), state, asks, signals, terminal, forgotten };
     Ok((handle, own(process, ends, log, heard, tell)))
 }
 
@@ -133,9 +138,9 @@ fn terminal(size: Winsize) -> io::Result<(Ends, Stdios)> {
 }
 
 /// What an owner hears from others.
-struct Asked {
-    asked: mpsc::Receiver<Ask>,
-    signalled: mpsc::Receiver<Signal>,
+struct Heard {
+    asks: mpsc::Receiver<Ask>,
+    signals: mpsc::Receiver<Signal>,
     forgotten: CancellationToken,
 }
 
@@ -144,7 +149,7 @@ async fn own(
     mut process: Spawned,
     ends: Ends,
     log: Arc<Log>,
-    asked: Asked,
+    heard: Heard,
     tell: watch::Sender<State>,
 ) {
     match ends {
@@ -155,11 +160,11 @@ async fn own(
                     pump(stderr, Stream::Stderr, &log)
                 );
             };
-            live(&mut process, Input::Pipe(Some(stdin)), output, asked, &tell).await;
+            live(&mut process, Input::Pipe(Some(stdin)), output, heard, &tell).await;
         }
         Ends::Terminal(terminal) => {
             let output = pump_terminal(Arc::clone(&terminal), &log);
-            live(&mut process, Input::Terminal(terminal), output, asked, &tell).await;
+            live(&mut process, Input::Terminal(terminal), output, heard, &tell).await;
         }
     }
 }
@@ -168,13 +173,13 @@ async fn live(
     process: &mut Spawned,
     mut input: Input,
     output: impl Future<Output = ()>,
-    heard: Asked,
+    heard: Heard,
     tell: &watch::Sender<State>,
 ) {
-    let Asked { mut asked, signalled: mut signals, forgotten } = heard;
+    let Heard { asks: mut asked, mut signals, forgotten } = heard;
     let mut output = pin!(output);
     let mut silent = false;
-    let ended = loop {
+    let ended = 'alive: loop {
         tokio::select! {
             ended = process.wait() => break ended,
             () = forgotten.cancelled() => {
@@ -192,6 +197,7 @@ async fn live(
                     loop {
                         tokio::select! {
                             () = &mut act => break,
+                            ended = process.wait() => break 'alive ended,
                             () = &mut output, if !silent => silent = true,
                             Some(signal) = signals.recv() => process.signal(signal),
                             () = forgotten.cancelled() => break,
@@ -225,10 +231,8 @@ async fn live(
 }
 
 fn refuse(ask: Ask) {
-    match ask {
-        Ask::Input { done, .. } => drop(done.send(Err(ProcessError::NotRunning))),
-        Ask::Resize { done, .. } => drop(done.send(Err(io::Error::from(io::ErrorKind::NotFound)))),
-    }
+    let Ask::Input { done, .. } = ask;
+    drop(done.send(Err(ProcessError::NotRunning)));
 }
 
 /// The way to a process's standard input.
@@ -256,15 +260,6 @@ impl Input {
                     Err(source) => Err(ProcessError::Os { what: "write to the process", source }),
                 };
                 drop(done.send(written));
-            }
-            Ask::Resize { size, done } => {
-                let resized = match self {
-                    Self::Terminal(terminal) => {
-                        tcsetwinsize(terminal.get_ref(), size).map_err(io::Error::from)
-                    }
-                    Self::Pipe(_) => Err(io::Error::from(io::ErrorKind::Unsupported)),
-                };
-                drop(done.send(resized));
             }
         }
     }
@@ -329,7 +324,7 @@ async fn keep(log: &Arc<Log>, stream: Stream, buffer: Vec<u8>) -> Vec<u8> {
     let log = Arc::clone(log);
     blocking(move || {
         if let Err(error) = log.append(stream, &buffer) {
-            // Followers see it as a gap in what the process wrote; it must not stop for our disk.
+            // The process must not stop for our disk. Who follows hears nothing of it.
             tracing::error!(%error, "output of a process is lost: its log could not be written");
         }
         buffer

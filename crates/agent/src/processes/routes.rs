@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use super::config::{ProcessConfig, ProcessConfigPatch};
 use super::error::ProcessError;
 use super::logs::{self, Wanted};
-use super::service::decode;
+use super::service::{Processes, decode};
 use super::terminal;
 use super::wire::{
     CreateRequest, EndQuery, EndRequest, InputRequest, InputResult, ListQuery, LogsQuery, Owner,
@@ -47,7 +47,7 @@ pub(crate) async fn set_config(
     State(app): State<App>,
     Json(patch): Json<ProcessConfigPatch>,
 ) -> Result<axum::Json<ProcessConfig>, Problem> {
-    Ok(axum::Json(app.processes.configure(&patch)?))
+    Ok(axum::Json(app.processes.configure(&patch).await?))
 }
 
 /// `POST /v1/processes`
@@ -214,7 +214,7 @@ pub(crate) async fn resize(
     Json(size): Json<TerminalSize>,
 ) -> Result<axum::Json<TerminalSize>, Problem> {
     let process = app.processes.get(&id)?;
-    app.processes.resize(&process, size).await?;
+    Processes::resize(&process, size)?;
     Ok(axum::Json(size))
 }
 

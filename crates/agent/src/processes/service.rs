@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use rustix::process::Signal;
-use rustix::termios::Winsize;
+use rustix::termios::{Winsize, tcsetwinsize};
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -27,8 +27,9 @@ use crate::wire::now_ms;
 /// Runs at once; others wait for their turn.
 const RUNS: usize = 64;
 
-/// Processes that are kept after their end; the oldest of them goes for a new one.
-const EXITED: usize = 1000;
+/// Processes that are kept after their end, and bytes of their logs; the oldest go.
+const EXITED: usize = 256;
+const EXITED_BYTES: u64 = 512 * 1024 * 1024;
 
 /// How long a request to end a process waits for it.
 const END_WAIT: Duration = Duration::from_secs(2);
@@ -47,6 +48,8 @@ struct Inner {
     home: PathBuf,
     /// Where logs lie.
     scratch: PathBuf,
+    /// Where limits are kept that a client has set.
+    settings: PathBuf,
     owners: TaskTracker,
     runs: Semaphore,
     table: Mutex<Table>,
@@ -112,9 +115,13 @@ impl Processes {
         environment: Arc<Environment>,
         home: PathBuf,
         scratch: PathBuf,
+        settings: PathBuf,
     ) -> Self {
+        let kept = std::fs::read(&settings).ok();
+        let kept = kept.and_then(|text| serde_json::from_slice(&text).ok());
+        let config = kept.and_then(|patch| ProcessConfig::default().patched(&patch).ok());
         let table = Table {
-            config: ProcessConfig::default(),
+            config: config.unwrap_or_default(),
             last: 0,
             processes: BTreeMap::new(),
             starting: 0,
@@ -124,6 +131,7 @@ impl Processes {
             environment,
             home,
             scratch,
+            settings,
             owners: TaskTracker::new(),
             runs: Semaphore::new(RUNS),
             table: Mutex::new(table),
@@ -139,13 +147,27 @@ impl Processes {
         self.table().config
     }
 
-    pub(super) fn configure(
+    pub(super) async fn configure(
         &self,
         patch: &ProcessConfigPatch,
     ) -> Result<ProcessConfig, ProcessError> {
-        let mut table = self.table();
-        table.config = table.config.patched(patch)?;
-        Ok(table.config)
+        let config = {
+            let mut table = self.table();
+            table.config = table.config.patched(patch)?;
+            table.config
+        };
+        let path = self.inner.settings.clone();
+        let kept = blocking(move || {
+            let text = serde_json::to_vec_pretty(&config)?;
+            let fresh = path.with_extension("partial");
+            std::fs::create_dir_all(path.parent().unwrap_or(&path))?;
+            std::fs::write(&fresh, text).and_then(|()| std::fs::rename(fresh, path))
+        });
+        if let Err(error) = kept.await {
+            // In force all the same, until this server ends.
+            tracing::warn!(%error, "the limits of processes are not kept");
+        }
+        Ok(config)
     }
 
     /// Starts a process.
@@ -172,8 +194,19 @@ impl Processes {
         };
         let (scratch, capacity) =
             (self.inner.scratch.clone(), self.config().max_log_bytes_per_process);
-        let log = blocking(move || Log::create(&scratch, capacity));
-        let log = log.await.map_err(|source| ProcessError::Os { what: "make a log", source })?;
+        let create = {
+            let scratch = scratch.clone();
+            move || Log::create(&scratch, capacity)
+        };
+        let log = match blocking(create).await {
+            // No descriptor, or no room: what has ended gives back what it holds.
+            Err(_) => {
+                self.table().forget_all_exited();
+                blocking(move || Log::create(&scratch, capacity)).await
+            }
+            made => made,
+        };
+        let log = log.map_err(|source| ProcessError::Os { what: "make a log", source })?;
         let (handle, owner) = owner::start(&self.inner.spawner, plan, Arc::new(log)).await?;
         let process = Arc::new(Process {
             number: starting.number,
@@ -261,20 +294,13 @@ impl Processes {
         told.await.unwrap_or(Err(ProcessError::NotRunning))
     }
 
-    pub(super) async fn resize(
-        &self,
-        process: &Process,
-        size: TerminalSize,
-    ) -> Result<(), ProcessError> {
-        if !process.tty {
-            return Err(ProcessError::NoTerminal);
+    pub(super) fn resize(process: &Process, size: TerminalSize) -> Result<(), ProcessError> {
+        let terminal = process.handle.terminal.as_ref().ok_or(ProcessError::NoTerminal)?;
+        if !process.is_running() {
+            return Err(ProcessError::NotRunning);
         }
         let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-        let (done, told) = oneshot::channel();
-        let asked = process.handle.asks.send(Ask::Resize { size, done }).await;
-        asked.map_err(|_| ProcessError::NotRunning)?;
-        let resized = told.await.map_err(|_| ProcessError::NotRunning)?;
-        resized.map_err(|_| ProcessError::NotRunning)
+        tcsetwinsize(terminal.get_ref(), size).map_err(|_| ProcessError::NotRunning)
     }
 
     /// Runs a command to its end.
@@ -302,7 +328,9 @@ impl Processes {
     /// Ends all processes and forgets them.
     pub(crate) async fn end_all(&self) {
         let all = std::mem::take(&mut self.table().processes);
-        all.values().for_each(|process| process.handle.forgotten.cancel());
+        for process in all.values() {
+            process.handle.forgotten.cancel();
+        }
         self.inner.owners.close();
         self.inner.owners.wait().await;
         self.inner.owners.reopen();
@@ -340,13 +368,30 @@ impl Drop for Starting<'_> {
 
 impl Table {
     fn forget_the_oldest(&mut self) {
-        let exited: Vec<u64> = self
-            .processes
-            .iter()
-            .filter(|(_, process)| !process.is_running())
-            .map(|(number, _)| *number)
-            .collect();
-        for number in exited.iter().take(exited.len().saturating_sub(EXITED)) {
+        let (mut count, mut bytes) = (0, 0);
+        let mut forgotten = Vec::new();
+        for (number, process) in self.processes.iter().rev() {
+            if process.is_running() {
+                continue;
+            }
+            count += 1;
+            bytes += process.handle.log.size();
+            if count > EXITED || bytes > EXITED_BYTES {
+                forgotten.push(*number);
+            }
+        }
+        self.forget(&forgotten);
+    }
+
+    /// Gives back what those that have ended hold.
+    fn forget_all_exited(&mut self) {
+        let exited = self.processes.iter().filter(|(_, process)| !process.is_running());
+        let exited: Vec<u64> = exited.map(|(number, _)| *number).collect();
+        self.forget(&exited);
+    }
+
+    fn forget(&mut self, numbers: &[u64]) {
+        for number in numbers {
             if let Some(process) = self.processes.remove(number) {
                 process.handle.forgotten.cancel();
             }

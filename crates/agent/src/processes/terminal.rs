@@ -131,7 +131,7 @@ async fn take(
                 }
             }
             Ok(Sent::Resize { cols, rows }) => {
-                processes.resize(process, TerminalSize { cols, rows }).await
+                Processes::resize(process, TerminalSize { cols, rows })
             }
             Ok(Sent::Close) => {
                 drop(socket.send(Message::Close(None)).await);

@@ -52,10 +52,10 @@ fn bears(pid: Pid, mark: &[u8]) -> bool {
 
 /// Signals all that this server has started: what descends from it, and, if its parent is its keeper, what has been
 /// orphaned and so descends from that.
-pub(crate) fn signal_all(signal: Signal, kept: bool) {
+pub(crate) fn signal_all(signal: Signal, keeper: Option<u32>) {
     let mut done: HashSet<Pid> = HashSet::new();
     for _ in 0..ROUNDS {
-        let fresh: Vec<Pid> = started(kept).into_iter().filter(|pid| done.insert(*pid)).collect();
+        let fresh: Vec<Pid> = started(keeper).into_iter().filter(|pid| done.insert(*pid)).collect();
         // One that was starting another just then is followed by another look.
         if fresh.is_empty() {
             return;
@@ -67,9 +67,12 @@ pub(crate) fn signal_all(signal: Signal, kept: bool) {
 }
 
 /// What this server has started.
-fn started(kept: bool) -> Vec<Pid> {
+fn started(keeper: Option<u32>) -> Vec<Pid> {
     let own = getpid();
-    let top = if kept { getppid().unwrap_or(own) } else { own };
+    // One that has died has left us to somebody else, who has children that are none of ours.
+    let kept =
+        getppid().filter(|parent| Some(parent.as_raw_nonzero().get().cast_unsigned()) == keeper);
+    let top = kept.unwrap_or(own);
     descendants(top).into_iter().filter(|pid| *pid != own).collect()
 }
 

@@ -140,8 +140,9 @@ fn told(name: &str, server: &Value, environment: &Environment) -> Option<Value> 
             json!({ "name": name, "command": command, "args": words, "env": named(pairs("env")) }),
         );
     }
-    let variable =
-        |name: &str| environment.base.get(name).or(environment.server.get(name)).cloned();
+    // Only what was declared for the sandbox: whoever can write a configuration would else have any variable of the
+    // server's sent wherever he likes.
+    let variable = |name: &str| environment.base.get(name).cloned();
     let mut headers = pairs("headers");
     for (header, from) in pairs("envHeaders") {
         headers.extend(variable(&from).map(|value| (header, value)));
@@ -184,7 +185,8 @@ mod tests {
     #[test]
     fn an_agent_is_told_in_its_own_words() {
         let mut environment = Environment::default();
-        environment.server.insert("KEY".to_owned(), "k".to_owned());
+        environment.base.insert("KEY".to_owned(), "k".to_owned());
+        environment.server.insert("GONE".to_owned(), "the server's own".to_owned());
         let all = json!({
             "a": { "type": "local", "command": "run", "args": ["x"], "env": { "E": "1" } },
             "b": { "type": "remote", "url": "http://h", "bearerTokenEnvVar": "KEY", "envHeaders": { "X": "GONE" } },

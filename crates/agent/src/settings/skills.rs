@@ -1,6 +1,7 @@
 //! Skills: where they come from, and putting them where an agent looks.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Component, Path, PathBuf};
@@ -15,6 +16,9 @@ use crate::agents::skills_directory;
 use crate::blocking::blocking;
 use crate::problem::Problem;
 use crate::processes::{Order, Spawner, Stdios, nothing};
+
+/// Bytes of a name in the cache.
+const LONGEST_NAME: usize = 230;
 
 /// How long fetching a repository may take.
 const FETCH: Duration = Duration::from_secs(60);
@@ -140,10 +144,18 @@ async fn fetched(source: &Source, cache: &Path, spawner: &Spawner) -> Result<Pat
     if reference.starts_with('-') {
         return Err(format!("skills from {url}: ref {reference} is none"));
     }
-    let name: String = format!("{url}@{reference}")
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '_' })
-        .collect();
+    // A name for each source, and no two alike.
+    let mut name = String::new();
+    for byte in format!("{url}@{reference}").bytes() {
+        if byte.is_ascii_alphanumeric() {
+            name.push(char::from(byte));
+        } else {
+            let _ = write!(name, "_{byte:02x}");
+        }
+    }
+    if name.len() > LONGEST_NAME {
+        return Err(format!("skills from {url}: too long an address"));
+    }
     let place = cache.join("skills").join(name);
     if place.is_dir() {
         return Ok(place);

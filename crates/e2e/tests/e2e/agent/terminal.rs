@@ -1,4 +1,4 @@
-//! Terminals over WebSockets.
+//! Terminals over their sockets.
 
 use std::time::Duration;
 
@@ -89,9 +89,8 @@ async fn a_viewer_sees_what_was_shown_before_and_goes_on_where_it_was() {
     assert!(!String::from_utf8_lossy(&rest).contains("first"));
     again.send(Message::text(r#"{"type":"nonsense"}"#)).await.unwrap();
     let error = loop {
-        match next(&mut again).await.unwrap() {
-            Message::Text(text) => break text.to_string(),
-            _ => {}
+        if let Message::Text(text) = next(&mut again).await.unwrap() {
+            break text.to_string();
         }
     };
     assert!(error.contains("invalid terminal frame"), "{error}");
@@ -167,7 +166,7 @@ async fn f10_ten_thousand_reconnects_and_a_storm_of_resizes_leave_nothing() {
             let resize = Message::text(r#"{"type":"resize","cols":80,"rows":24}"#);
             socket.send(resize).await.unwrap();
             // Half leave politely, half do not.
-            if from % 2 == 0 {
+            if from.is_multiple_of(2) {
                 drop(socket.close(None).await);
             }
         }
