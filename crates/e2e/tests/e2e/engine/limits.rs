@@ -107,7 +107,8 @@ async fn what_is_written_to_a_disk_is_slowed_and_counted() {
     let directory = on_a_disk();
     let write = "dd if=/dev/zero of=/workspace/file bs=1M count=4 oflag=direct 2>&1 | tail -1";
     let mut times = Vec::new();
-    for limit in [None, Some(1 << 20)] {
+    // The slow one first: cgroup v1 of recent kernels counts nothing on a disk before a rate was set on it once.
+    for limit in [Some(1 << 20), None] {
         let limits = jail::Limits { io_bytes_per_second: limit, ..Jail::idle().build().limits };
         let jail =
             sh(write).workspace_directory(directory.path(), jail::Access::ReadWrite).limits(limits);
@@ -117,7 +118,7 @@ async fn what_is_written_to_a_disk_is_slowed_and_counted() {
         assert!(outcome.statistics.unwrap().io_write_bytes >= 4 << 20, "{outcome:?}");
         times.push(began.elapsed());
     }
-    assert!(times[1] > Duration::from_secs(3) && times[1] > times[0] * 2, "{times:?}");
+    assert!(times[0] > Duration::from_secs(3) && times[0] > times[1] * 2, "{times:?}");
     engine.shutdown().await;
 }
 
