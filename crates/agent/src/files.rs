@@ -14,6 +14,7 @@ pub(crate) mod routes;
 mod search;
 mod tree;
 mod unpack;
+mod walk;
 mod watch;
 mod wire;
 mod write;

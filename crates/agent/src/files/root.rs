@@ -7,19 +7,17 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Stat, fstat, fstatfs, mkdirat,
-    open, openat2, readlinkat, statat,
+    AtFlags, FileType, Mode, OFlags, PROC_SUPER_MAGIC, Stat, fstat, fstatfs, mkdirat, open,
+    readlinkat, statat,
 };
 use rustix::io::Errno;
 
 use super::error::FileError;
 use super::pending::Pending;
+use super::walk::{self, Absolute};
 
 /// Links followed by us (the kernel counts its own).
 const MOST_LINKS: usize = 40;
-
-/// How often a look-up is tried again that the kernel gave up because somebody renamed beside it.
-const TRIES: usize = 128;
 
 /// `sysfs`, whose files can block or act when they are read.
 const SYSFS_MAGIC: u64 = 0x6265_6572;
@@ -35,7 +33,7 @@ struct Inner {
     directory: OwnedFd,
     path: PathBuf,
     home: PathBuf,
-    resolve: ResolveFlags,
+    absolute: Absolute,
     pending: Pending,
     /// Held while an upload takes its place.
     turn: Mutex<()>,
@@ -76,9 +74,7 @@ impl Root {
             open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         // Below `/` there is nothing to leave, and absolute links must work; below anything else a link
         // that begins at `/` means a place outside.
-        let beneath =
-            if path == Path::new("/") { ResolveFlags::IN_ROOT } else { ResolveFlags::BENEATH };
-        let resolve = beneath | ResolveFlags::NO_MAGICLINKS;
+        let absolute = if path == Path::new("/") { Absolute::FromTop } else { Absolute::Outside };
         // A home that lies outside would make every relative path an error.
         let home = home.canonicalize().unwrap_or_else(|_| home.to_owned());
         let home = if home.starts_with(&path) { home } else { path.clone() };
@@ -87,7 +83,7 @@ impl Root {
                 directory,
                 path,
                 home,
-                resolve,
+                absolute,
                 pending,
                 turn: Mutex::new(()),
             }),
@@ -131,7 +127,7 @@ impl Root {
 
     /// Opens what lies at a place.
     pub(super) fn open_at(&self, place: &Place, flags: OFlags) -> Result<OwnedFd, FileError> {
-        self.look_up(&place.below, flags, Mode::empty()).map_err(|errno| place.error(errno))
+        self.look_up(&place.below, flags).map_err(|errno| place.error(errno))
     }
 
     /// Opens a directory to list it.
@@ -143,10 +139,9 @@ impl Root {
 
     /// Opens a regular file if the kernel has all it needs for that in memory: so quickly that an async worker may.
     pub(super) fn file_at_hand(&self, place: &Place) -> Option<(OwnedFd, Stat)> {
-        let resolve = self.inner.resolve | ResolveFlags::CACHED;
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let opened =
-            openat2(&self.inner.directory, &place.below, flags, Mode::empty(), resolve).ok()?;
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let Inner { directory, absolute, .. } = &*self.inner;
+        let opened = walk::open_at_hand(directory, &place.below, flags, *absolute)?;
         let about = fstat(&opened).ok()?;
         let is_file = FileType::from_raw_mode(about.st_mode) == FileType::RegularFile;
         (is_file && refuse_the_kernels(&opened, place).is_ok()).then_some((opened, about))
@@ -184,9 +179,7 @@ impl Root {
         let parent = below.parent().filter(|parent| !parent.as_os_str().is_empty());
         let parent = parent.unwrap_or(Path::new("."));
         let opened = match make {
-            Parents::Needed => {
-                self.look_up(parent, OFlags::PATH | OFlags::DIRECTORY, Mode::empty())
-            }
+            Parents::Needed => self.look_up(parent, OFlags::PATH | OFlags::DIRECTORY),
             Parents::Made => self.make(parent),
         };
         Ok((opened.map_err(|errno| place.error(errno))?, name.to_owned()))
@@ -227,7 +220,7 @@ impl Root {
 
     fn make(&self, below: &Path) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        match self.look_up(below, flags, Mode::empty()) {
+        match self.look_up(below, flags) {
             Err(Errno::NOENT) => {}
             found => return found,
         }
@@ -241,18 +234,11 @@ impl Root {
             Err(errno) => return Err(errno),
         }
         // Looked up again from the root: the name may be a link by now.
-        self.look_up(below, flags, Mode::empty())
+        self.look_up(below, flags)
     }
 
-    fn look_up(&self, below: &Path, flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
-        let flags = flags | OFlags::CLOEXEC;
-        for _ in 0..TRIES {
-            match openat2(&self.inner.directory, below, flags, mode, self.inner.resolve) {
-                Err(Errno::AGAIN) => {}
-                done => return done,
-            }
-        }
-        Err(Errno::BUSY)
+    fn look_up(&self, below: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        walk::open(&self.inner.directory, below, flags, self.inner.absolute)
     }
 }
 

@@ -12,8 +12,8 @@ use std::path::{Component, Path, PathBuf};
 use axum::body::Body;
 use http_body_util::BodyExt as _;
 use rustix::fs::{
-    AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps, fchmod, futimens, linkat, mkdirat,
-    openat2, symlinkat, unlinkat,
+    AtFlags, Mode, OFlags, Timespec, Timestamps, fchmod, futimens, linkat, mkdirat, symlinkat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
@@ -22,6 +22,7 @@ use super::error::FileError;
 use super::pending::Pending;
 use super::root::{Place, Root};
 use super::tree::os;
+use super::walk::{self, Absolute};
 use super::wire::FsUploaded;
 use super::write::Draft;
 use crate::blocking::blocking;
@@ -244,10 +245,9 @@ impl Unpacking<'_> {
 
     /// Where links lead, together with those that were there already. One that leads out is taken away.
     fn check_links(&self, symbolic: &[PathBuf]) -> Result<(), FileError> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         for name in symbolic {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let found = openat2(self.destination, name, flags, Mode::empty(), resolve);
+            let found = walk::open(self.destination, name, flags, Absolute::Outside);
             if matches!(found, Err(Errno::XDEV)) {
                 let _ = unlinkat(self.destination, name, AtFlags::empty());
                 return Err(leaves(name));
@@ -269,11 +269,10 @@ impl Unpacking<'_> {
 
     /// Opens a directory below the destination, making what is missing. No link leads out of it.
     fn directory(&self, below: &Path) -> Result<OwnedFd, FileError> {
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let open = |below: &Path| {
             let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-            openat2(self.destination, below, flags, Mode::empty(), resolve)
+            walk::open(self.destination, below, flags, Absolute::Outside)
         };
         let mut made = PathBuf::new();
         let mut opened = open(&made);

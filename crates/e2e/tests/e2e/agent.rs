@@ -5,6 +5,7 @@ mod acp;
 mod crash;
 mod files;
 mod install;
+mod jailed;
 mod processes;
 mod race;
 mod settings;
