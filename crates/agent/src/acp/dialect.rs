@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::envelope::{Envelope, INVALID_PARAMS, METHOD_NOT_FOUND, NO_SUCH_RESOURCE};
 use super::process::Publish;
-use super::server::{Server, raw_envelope};
+use super::server::{Env, Server, raw_envelope};
 use crate::problem::Problem;
 
 /// What an agent is told of who speaks to it.
@@ -39,14 +39,18 @@ fn refused(code: i64, text: impl Into<String>) -> Failed {
 }
 
 /// Answers a request.
-pub(super) async fn request(server: &Server, envelope: Envelope) -> Result<Box<RawValue>, Problem> {
+pub(super) async fn request(
+    server: &Server,
+    envelope: Envelope,
+    env: Option<Env>,
+) -> Result<Box<RawValue>, Problem> {
     let id = envelope.id().map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned);
     let method = envelope.method().unwrap_or_default();
     let params = envelope.params();
     let done = match method.as_str() {
         "initialize" => Ok(greeting()),
         "authenticate" => Ok(json!({ "success": true })),
-        "session/create" | "session/new" => create(server, &params).await,
+        "session/create" | "session/new" => create(server, &params, env).await,
         "session/list" => list(server, &params).await,
         "session/load" | "session/resume" => load(server, &params).await,
         "session/prompt" => prompt(server, params).await,
@@ -77,13 +81,17 @@ fn greeting() -> Value {
     })
 }
 
-async fn create(server: &Server, params: &Value) -> Result<Value, Failed> {
+async fn create(server: &Server, params: &Value, env: Option<Env>) -> Result<Value, Failed> {
     let agent =
         params["agent"].as_str().ok_or_else(|| refused(INVALID_PARAMS, "missing `agent`"))?;
     if !crate::agents::is_known(agent) {
         return Err(refused(INVALID_PARAMS, format!("there is no agent {agent}")));
     }
-    let process = server.process(agent, false).await?;
+    let seat = match env {
+        Some(env) => server.own_seat(agent, env),
+        None => server.seat(None, agent),
+    };
+    let process = server.process(&seat, false).await?;
     if process.capabilities.get().is_none() {
         server.open(&process, &opening()).await?;
     }
@@ -96,6 +104,7 @@ async fn create(server: &Server, params: &Value) -> Result<Value, Failed> {
     let (answer, _) = server.ask(&process, envelope, Publish::Asker, false).await?;
     let result = result(&answer)?;
     let id = result["sessionId"].as_str().unwrap_or_default().to_owned();
+    server.seated(Some(&id), seat);
     Ok(json!({
         "sessionId": id,
         "agentSessionId": id,
@@ -188,7 +197,8 @@ async fn opened(
     let row = row.filter(|row| row.server == server.key && row.destroyed_s.is_none());
     let row =
         row.ok_or_else(|| refused(NO_SUCH_RESOURCE, format!("there is no session {asked}")))?;
-    let process = server.process(&row.agent, server.agent.is_some()).await?;
+    let seat = server.seat(Some(&row.id), &row.agent);
+    let process = server.process(&seat, server.agent.is_some()).await?;
     if process.capabilities.get().is_none() && server.agent.is_none() {
         server.open(&process, &opening()).await?;
     }

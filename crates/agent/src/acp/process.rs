@@ -1,6 +1,6 @@
 //! One agent process: its lines in, its lines out, and who waits for which answer.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -159,6 +159,8 @@ pub(super) struct Start<'a> {
     pub(super) owners: &'a TaskTracker,
     /// Streams of a server with one agent end when that does.
     pub(super) alone: bool,
+    /// Variables for this process alone.
+    pub(super) own: &'a BTreeMap<String, String>,
 }
 
 impl AgentProcess {
@@ -177,6 +179,7 @@ impl AgentProcess {
         let errors = pipe::Receiver::from_owned_fd(errors).map_err(os)?;
         let mut env = start.environment.base.clone();
         env.extend(start.launch.environment(&start.environment.server));
+        env.extend(start.own.clone());
         let (launch, mut env) = (start.launch.clone(), env);
         let env = crate::blocking::blocking(move || {
             launch.translate(&mut env);

@@ -9,7 +9,7 @@
 //! An agent that is started again hears again how its connection was opened, and sessions are loaded when
 //! they are asked for: a client sees no difference but the time it takes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -71,11 +71,51 @@ pub(super) struct Server {
     pub(super) context: Arc<Context>,
     initialize: Mutex<Option<String>>,
     processes: Mutex<HashMap<String, Running>>,
+    /// Sessions with an environment of their own. Kept in memory alone: what is in it may be a secret.
+    seats: Mutex<HashMap<String, Seat>>,
     /// Held while an agent is being started: who comes meanwhile gets the same.
     starting: AsyncMutex<()>,
     /// Ends a start that is under way, an install included.
     stop: Mutex<CancellationToken>,
     used_ms: AtomicU64,
+}
+
+/// Which process a session is with: that of its agent, or one of its own, for its own environment.
+#[derive(Debug, Clone)]
+pub(super) struct Seat {
+    agent: String,
+    key: String,
+    env: BTreeMap<String, String>,
+}
+
+impl Seat {
+    fn shared(agent: &str) -> Self {
+        Self { agent: agent.to_owned(), key: agent.to_owned(), env: BTreeMap::new() }
+    }
+
+    /// One of its own, if the session has an environment.
+    pub(super) fn of(agent: &str, env: Option<Env>, number: u64) -> Self {
+        match env {
+            Some(Env(env)) => {
+                Self { agent: agent.to_owned(), key: format!("{agent}#{number}"), env }
+            }
+            None => Self::shared(agent),
+        }
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        self.key != self.agent
+    }
+}
+
+/// A session's own environment. It may hold secrets: it prints itself nowhere, and is in no journal.
+#[derive(Clone)]
+pub(super) struct Env(BTreeMap<String, String>);
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "[{} variables]", self.0.len())
+    }
 }
 
 #[derive(Debug)]
@@ -108,6 +148,7 @@ impl Server {
             context,
             initialize: Mutex::new(row.initialize),
             processes: Mutex::default(),
+            seats: Mutex::default(),
             starting: AsyncMutex::default(),
             stop: Mutex::default(),
             used_ms: AtomicU64::new(now_ms()),
@@ -120,17 +161,22 @@ impl Server {
         envelope: Envelope,
     ) -> Result<Option<Box<RawValue>>, Problem> {
         self.used_ms.store(now_ms(), Ordering::Relaxed);
+        let (envelope, env) = without_env(envelope)?;
         self.feed.note(envelope.session(), envelope.text()).await;
-        let posted = self.act(envelope).await;
+        let posted = self.act(envelope, env).await;
         self.feed.keep().await;
         self.used_ms.store(now_ms(), Ordering::Relaxed);
         posted
     }
 
-    async fn act(&self, envelope: Envelope) -> Result<Option<Box<RawValue>>, Problem> {
+    async fn act(
+        &self,
+        envelope: Envelope,
+        env: Option<Env>,
+    ) -> Result<Option<Box<RawValue>>, Problem> {
         match (envelope.kind(), &self.agent) {
-            (Kind::Request, None) => dialect::request(self, envelope).await.map(Some),
-            (Kind::Request, Some(agent)) => self.request(agent, envelope).await.map(Some),
+            (Kind::Request, None) => dialect::request(self, envelope, env).await.map(Some),
+            (Kind::Request, Some(agent)) => self.request(agent, envelope, env).await.map(Some),
             (Kind::Notification, _) => {
                 for process in self.alive() {
                     if envelope.session().is_none_or(|session| process.has_open(&session)) {
@@ -154,13 +200,22 @@ impl Server {
         }
     }
 
-    async fn request(&self, agent: &str, envelope: Envelope) -> Result<Box<RawValue>, Problem> {
+    async fn request(
+        &self,
+        agent: &str,
+        envelope: Envelope,
+        env: Option<Env>,
+    ) -> Result<Box<RawValue>, Problem> {
         let method = envelope.method().unwrap_or_default();
         let id = envelope.id().map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned);
         if method == "initialize" {
             self.set_initialize(&envelope.params()).await?;
         }
-        let process = self.process(agent, method != "initialize").await?;
+        let seat = match env {
+            Some(env) => self.own_seat(agent, env),
+            None => self.seat(envelope.session().as_deref(), agent),
+        };
+        let process = self.process(&seat, method != "initialize").await?;
         let mut envelope = envelope;
         if matches!(method.as_str(), "session/new" | "session/load" | "session/resume") {
             envelope = self.amended(agent, envelope).await;
@@ -178,6 +233,9 @@ impl Server {
         let answer = self.ask(&process, envelope, Publish::Feed, false).await?;
         if method == "initialize" && answer.0.has("result") {
             drop(process.capabilities.set(answer.0.member("result")));
+        }
+        if method == "session/new" {
+            self.seated(answer.0.member("result")["sessionId"].as_str(), seat);
         }
         Ok(raw_envelope(&with_stderr(answer.0, &process)))
     }
@@ -213,13 +271,13 @@ impl Server {
     /// client did before.
     pub(super) async fn process(
         &self,
-        agent: &str,
+        seat: &Seat,
         opened: bool,
     ) -> Result<Arc<AgentProcess>, Problem> {
         let stop = self.stop_token().clone();
-        let started = stop.run_until_cancelled(self.started(agent, opened)).await;
+        let started = stop.run_until_cancelled(self.started(seat, opened)).await;
         started.unwrap_or_else(|| {
-            let text = format!("{} was ended while {agent} was being started", self.id);
+            let text = format!("{} was ended while {} was being started", self.id, seat.agent);
             Err(Problem::conflict(text))
         })
     }
@@ -232,18 +290,19 @@ impl Server {
         self.processes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn alive_of(&self, agent: &str) -> Option<Arc<AgentProcess>> {
+    fn alive_of(&self, key: &str) -> Option<Arc<AgentProcess>> {
         let processes = self.processes();
-        let running = processes.get(agent).filter(|running| running.process.is_alive());
+        let running = processes.get(key).filter(|running| running.process.is_alive());
         running.map(|running| Arc::clone(&running.process))
     }
 
-    async fn started(&self, agent: &str, opened: bool) -> Result<Arc<AgentProcess>, Problem> {
+    async fn started(&self, seat: &Seat, opened: bool) -> Result<Arc<AgentProcess>, Problem> {
+        let agent = seat.agent.as_str();
         let _starting = self.starting.lock().await;
-        if let Some(process) = self.alive_of(agent) {
+        if let Some(process) = self.alive_of(&seat.key) {
             return Ok(process);
         }
-        drop(self.processes().remove(agent));
+        drop(self.processes().remove(&seat.key));
         let place = self.place()?;
         let launch = self.context.agents.launch(agent).await?;
         let process = AgentProcess::start(Start {
@@ -256,15 +315,36 @@ impl Server {
             feed: self.feed.clone(),
             tracker: self.tracker(agent),
             owners: &self.context.owners,
-            alone: self.agent.is_some(),
+            alone: self.agent.is_some() && !seat.is_own(),
+            own: &seat.env,
         })
         .await?;
         let running = Running { process: Arc::clone(&process), since_ms: now_ms(), _place: place };
-        drop(self.processes().insert(agent.to_owned(), running));
+        drop(self.processes().insert(seat.key.clone(), running));
         if opened && let Some(params) = self.initialize() {
             self.open(&process, &params).await?;
         }
         Ok(process)
+    }
+
+    /// The seat of a session, or of all that have none of their own.
+    pub(super) fn seat(&self, session: Option<&str>, agent: &str) -> Seat {
+        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = session.and_then(|session| seats.get(session)).cloned();
+        found.unwrap_or_else(|| Seat::shared(agent))
+    }
+
+    /// A process for a session that has an environment of its own.
+    pub(super) fn own_seat(&self, agent: &str, env: Env) -> Seat {
+        Seat::of(agent, Some(env), self.context.numbers.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A session was begun.
+    pub(super) fn seated(&self, session: Option<&str>, seat: Seat) {
+        if let (Some(session), true) = (session, seat.is_own()) {
+            let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+            drop(seats.insert(session.to_owned(), seat));
+        }
     }
 
     fn place(&self) -> Result<Place, Problem> {
@@ -458,6 +538,28 @@ impl Server {
             self.stop().await;
         }
     }
+}
+
+/// Takes a session's environment out of the message that begins it: `_meta.env`, or the Python client's
+/// `sessionInit.env`.
+fn without_env(envelope: Envelope) -> Result<(Envelope, Option<Env>), Problem> {
+    if !matches!(envelope.method().as_deref(), Some("session/new" | "session/create"))
+        || !envelope.mentions("\"env\"")
+    {
+        return Ok((envelope, None));
+    }
+    let mut params = envelope.params();
+    let mut found = None;
+    for place in ["/_meta", "/sessionInit", "/sessionInit/_meta"] {
+        let Some(Value::Object(members)) = params.pointer_mut(place) else { continue };
+        if let Some(env) = members.remove("env") {
+            let env = serde_json::from_value(env).map_err(|_| {
+                Problem::invalid(format!("params{place}/env must be an object of strings"))
+            })?;
+            found = Some(Env(env));
+        }
+    }
+    Ok((envelope.with("params", &params), found))
 }
 
 /// The directory a session can work in: the one that was asked for, made if it is missing, or the home.

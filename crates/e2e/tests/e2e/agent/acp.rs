@@ -27,7 +27,7 @@ for line in sys.stdin:
     elif method == "session/new":
         open("params.json", "w").write(json.dumps(message["params"]))
         open("env.json", "w").write(json.dumps(dict(os.environ)))
-        send({"id": id, "result": {"sessionId": "odd-1"}})
+        send({"id": id, "result": {"sessionId": os.environ.get("OWN_NAME", "odd-1")}})
     elif method == "slow":
         time.sleep(message["params"]["seconds"])
         send({"id": id, "result": {"slept": True}})
@@ -74,6 +74,42 @@ async fn odd(sandbox: &Sandbox) {
     assert_eq!(status, 200, "{answer}");
     let new = json!({ "id": 1, "method": "session/new", "params": { "cwd": sandbox.path("") } });
     assert_eq!(sandbox.acp("odd", None, new).await.1["result"]["sessionId"], "odd-1");
+}
+
+/// An environment of its own means a process of its own; no other sees it, and no disk keeps it.
+#[tokio::test]
+async fn a_session_may_have_an_environment_of_its_own() {
+    let sandbox = Sandbox::new().await;
+    odd(&sandbox).await;
+    let env = json!({ "OWN_NAME": "odd-own", "OWN_KEY": "phm_onlyforthisone" });
+    let params = json!({ "cwd": sandbox.path(""), "_meta": { "env": env, "kept": 1 } });
+    let new = |params: &Value| json!({ "id": 2, "method": "session/new", "params": params });
+    let (status, answer) = sandbox.acp("odd", None, new(&params)).await;
+    assert_eq!((status, answer["result"]["sessionId"].as_str()), (200, Some("odd-own")));
+    let written = |name: &str| {
+        let text = std::fs::read(sandbox.path(name)).unwrap();
+        serde_json::from_slice::<Value>(&text).unwrap()
+    };
+    assert_eq!(written("env.json")["OWN_KEY"], "phm_onlyforthisone");
+    assert_eq!(written("params.json")["_meta"], json!({ "kept": 1 }));
+    // Its prompts reach it, and those of the others still the others.
+    assert_eq!(sandbox.prompt("odd", "odd-own", "die").await.0, 500);
+    let (_, answer) = sandbox.prompt("odd", "odd-1", "hi").await;
+    assert_eq!(answer["result"]["stopReason"], "end_turn");
+    let plain = json!({ "cwd": sandbox.path("") });
+    assert_eq!(sandbox.acp("odd", None, new(&plain)).await.1["result"]["sessionId"], "odd-1");
+    assert!(written("env.json").get("OWN_KEY").is_none());
+    let in_files = |text: &str| {
+        let found =
+            std::process::Command::new("grep").args(["-rlaF", text, &sandbox.path("")]).output();
+        String::from_utf8(found.unwrap().stdout).unwrap()
+    };
+    assert!(in_files("odd-own").contains("sessions.db"));
+    assert_eq!(in_files("onlyforthisone"), "");
+    let wrong = json!({ "cwd": sandbox.path(""), "_meta": { "env": { "A": 1 } } });
+    let (status, answer) = sandbox.acp("odd", None, new(&wrong)).await;
+    assert_eq!(status, 400, "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("_meta/env"), "{answer}");
 }
 
 #[tokio::test]
