@@ -41,9 +41,11 @@ fn refused(code: i64, text: impl Into<String>) -> Failed {
 /// Answers a request.
 pub(super) async fn request(
     server: &Server,
-    envelope: Envelope,
+    mut envelope: Envelope,
     env: Option<Env>,
 ) -> Result<Box<RawValue>, Problem> {
+    // A prompt takes long: it would keep others waiting.
+    drop(envelope.take_room());
     let id = envelope.id().map_or_else(|| RawValue::NULL.to_owned(), ToOwned::to_owned);
     let method = envelope.method().unwrap_or_default();
     let params = envelope.params();

@@ -1,10 +1,12 @@
 //! A JSON-RPC envelope, taken apart no further than is needed: what we do not know passes through.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Codes of JSON-RPC and ACP.
 pub(super) const METHOD_NOT_FOUND: i64 = -32601;
@@ -16,6 +18,8 @@ pub(super) const NO_SUCH_RESOURCE: i64 = -32002;
 #[derive(Debug, Clone)]
 pub(super) struct Envelope {
     members: BTreeMap<String, Box<RawValue>>,
+    /// Its share of what may be on its way to an agent.
+    room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// What a message is.
@@ -29,7 +33,17 @@ pub(super) enum Kind {
 
 impl Envelope {
     pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
-        Ok(Self { members: serde_json::from_str(text)? })
+        Ok(Self { members: serde_json::from_str(text)?, room: None })
+    }
+
+    pub(super) fn holding(mut self, room: Option<OwnedSemaphorePermit>) -> Self {
+        self.room = room.map(Arc::new);
+        self
+    }
+
+    /// Its share of room, to be kept until it is on its way.
+    pub(super) fn take_room(&mut self) -> Option<Arc<OwnedSemaphorePermit>> {
+        self.room.take()
     }
 
     pub(super) fn kind(&self) -> Kind {
@@ -134,8 +148,11 @@ impl Envelope {
     }
 
     fn of(value: Value) -> Self {
-        let Value::Object(members) = value else { return Self { members: BTreeMap::new() } };
-        Self { members: members.into_iter().map(|(name, value)| (name, raw(&value))).collect() }
+        let Value::Object(members) = value else {
+            return Self { members: BTreeMap::new(), room: None };
+        };
+        let members = members.into_iter().map(|(name, value)| (name, raw(&value))).collect();
+        Self { members, room: None }
     }
 }
 

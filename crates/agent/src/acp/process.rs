@@ -284,8 +284,13 @@ impl AgentProcess {
             state.forget_the_abandoned();
             number
         };
-        let text = envelope.with_id(raw(&number.into())).text();
-        if let Err(Deaf) = self.send(text).await {
+        let mut envelope = envelope.with_id(raw(&number.into()));
+        let room = envelope.take_room();
+        let text = envelope.text();
+        drop(envelope);
+        let sent = self.send(text).await;
+        drop(room);
+        if let Err(Deaf) = sent {
             self.shared.state().pending.remove(&number);
             return Answer::Deaf;
         }

@@ -1,9 +1,11 @@
 //! `/v1/acp…`
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
-use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap};
+use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -21,6 +23,9 @@ use crate::problem::{Code, Problem};
 
 /// Bytes of a message from a client: prompts may have pictures in them.
 const LONGEST: usize = 32 * 1024 * 1024;
+
+/// How long a message may take to come: meanwhile others wait for its room.
+const BODY_WITHIN: Duration = Duration::from_secs(60);
 
 /// `GET /v1/acp`
 #[utoipa::path(get, path = "/v1/acp", tag = "acp", responses(
@@ -63,8 +68,12 @@ pub(crate) async fn post(
     request: Request,
 ) -> Result<Response, Problem> {
     check_headers(request.headers())?;
-    let text = text(request.into_body()).await?;
-    let envelope = read(&text)?;
+    let known = app.servers.get(&id).await?;
+    let room = match &known {
+        Some(server) => server.room(length(request.headers())).await,
+        None => None,
+    };
+    let envelope = read(&text(request.into_body()).await?)?.holding(room);
     if let Some(agent) = &query.agent
         && !crate::agents::is_known(agent)
     {
@@ -73,7 +82,6 @@ pub(crate) async fn post(
     if let Some(complaint) = envelope.complaint() {
         return Err(Problem::invalid(complaint));
     }
-    let known = app.servers.get(&id).await?;
     let dialect = query.agent.is_none() && envelope.method().as_deref() == Some("initialize");
     if known.is_none() && query.agent.is_none() && !dialect {
         return Err(Problem::invalid(format!(
@@ -177,8 +185,18 @@ fn accepts(headers: &HeaderMap, kind: &str) -> bool {
     })
 }
 
+/// Bytes of a body; the most there can be, if it does not say.
+fn length(headers: &HeaderMap) -> usize {
+    let told = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    told.unwrap_or(LONGEST).min(LONGEST)
+}
+
 async fn text(body: Body) -> Result<String, Problem> {
-    let bytes = match Limited::new(body, LONGEST).collect().await {
+    let read = Limited::new(body, LONGEST).collect();
+    let Ok(read) = tokio::time::timeout(BODY_WITHIN, read).await else {
+        return Err(Problem::invalid(format!("the body did not come within {BODY_WITHIN:?}")));
+    };
+    let bytes = match read {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
             let text = format!("the message is longer than {LONGEST} bytes");

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,6 +37,9 @@ use crate::wire::now_ms;
 
 /// How long the end of a client's stream may take to be seen.
 const LEAVING: Duration = Duration::from_millis(300);
+
+/// Bytes of messages on their way to the agent of one server.
+const ROOM_BYTES: usize = 32 * 1024 * 1024;
 
 /// How long a cancellation waits for another client's answer. Of several, each is shown what the agent asks, and
 /// one that does not know what to say cancels at once.
@@ -73,6 +76,8 @@ pub(super) struct Server {
     processes: Mutex<HashMap<String, Running>>,
     /// Sessions with an environment of their own. Kept in memory alone: what is in it may be a secret.
     seats: Mutex<HashMap<String, Seat>>,
+    /// What may be on its way from clients to the agent, in bytes: who comes with more waits with it unread.
+    room: Arc<Semaphore>,
     /// Held while an agent is being started: who comes meanwhile gets the same.
     starting: AsyncMutex<()>,
     /// Ends a start that is under way, an install included.
@@ -149,10 +154,17 @@ impl Server {
             initialize: Mutex::new(row.initialize),
             processes: Mutex::default(),
             seats: Mutex::default(),
+            room: Arc::new(Semaphore::new(ROOM_BYTES)),
             starting: AsyncMutex::default(),
             stop: Mutex::default(),
             used_ms: AtomicU64::new(now_ms()),
         }
+    }
+
+    /// Waits until there is room for a message of so many bytes.
+    pub(super) async fn room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let bytes = u32::try_from(bytes.min(ROOM_BYTES)).unwrap_or(u32::MAX);
+        Arc::clone(&self.room).acquire_many_owned(bytes).await.ok()
     }
 
     /// Takes a message of a client's. Gives the answer of a request.
