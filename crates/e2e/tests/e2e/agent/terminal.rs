@@ -50,15 +50,16 @@ async fn until(socket: &mut Socket, text: &str) -> Vec<u8> {
 #[tokio::test]
 async fn a_terminal_has_its_size_from_the_start_and_several_viewers() {
     let sandbox = Sandbox::new().await;
-    let id =
-        terminal(&sandbox, "bash", &["--norc", "-c", "stty size; read x; stty size; exit 5"]).await;
+    let script = "for turn in 1 2; do stty size; read x; done; stty size; exit 5";
+    let id = terminal(&sandbox, "bash", &["--norc", "-c", script]).await;
     let (mut one, mut two) = (open(&sandbox, &id, "").await, open(&sandbox, &id, "").await);
     until(&mut one, "33 101").await;
     until(&mut two, "33 101").await;
     one.send(Message::text(r#"{"type":"resize","cols":55,"rows":22}"#)).await.unwrap();
+    one.send(Message::text(r#"{"type":"input","data":"go\n"}"#)).await.unwrap();
+    until(&mut one, "22 55").await;
     let resized = format!("/v1/processes/{id}/terminal/resize");
     assert_eq!(sandbox.post(&resized, json!({ "cols": 56, "rows": 22 })).await.0, 200);
-    tokio::time::sleep(Duration::from_millis(100)).await;
     two.send(Message::text(r#"{"type":"input","data":"go\n"}"#)).await.unwrap();
     for viewer in [&mut one, &mut two] {
         until(viewer, "22 56").await;
