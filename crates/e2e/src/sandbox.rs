@@ -236,7 +236,12 @@ fn start(home: &Path, port: u16, flags: &[String], variables: &[(String, String)
     command.spawn().expect("the program starts")
 }
 
-fn free_port() -> u16 {
+/// A port that nobody listens on.
+///
+/// # Panics
+///
+/// If there is none.
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }

@@ -3,6 +3,7 @@
 mod access;
 mod acp;
 mod crash;
+mod daemon;
 mod files;
 mod install;
 mod jailed;

@@ -54,6 +54,51 @@ async fn the_python_clients_calls_without_a_query_mean_everything() {
     assert!(status == 400 && problem["detail"].as_str().unwrap().contains("mcp.json"), "{problem}");
 }
 
+/// What lies outside the root is not written to, whatever directory is asked for.
+#[tokio::test]
+async fn settings_stay_below_the_root() {
+    let outside = tempfile::tempdir().unwrap();
+    let root = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), root.path().join("way")).unwrap();
+    let sandbox = Sandbox::with(&["--root", root.path().to_str().unwrap()], &[]).await;
+    for directory in [outside.path().to_str().unwrap(), "/way", "way", "../../../../../../tmp"] {
+        let path = format!("/v1/config/mcp?directory={directory}&mcpName=a");
+        let body = json!({ "type": "remote", "url": "http://x" });
+        let (status, answer) = sandbox.ask(sandbox.request(Method::PUT, &path).json(&body)).await;
+        assert!([204, 400, 403].contains(&status), "{directory}: {answer}");
+    }
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 0);
+}
+
+/// A job can write the file of a session's servers: it must not get a variable out of us that is not its own.
+#[tokio::test]
+async fn a_server_for_tools_is_told_no_variable_that_agents_have_not() {
+    const AGENT: &str = r#"#!/usr/bin/python3
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    open("told." + message["method"].replace("/", "-"), "w").write(line)
+    result = {"protocolVersion": 1, "agentCapabilities": {"mcpCapabilities": {"http": True}}, "sessionId": "s"}
+    print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+"#;
+    let variables = [("AWS_SECRET_ACCESS_KEY", "top-secret"), ("ALLOWED", "may-be-told")];
+    let sandbox = Sandbox::with(&["--pass-env", "ALLOWED"], &variables).await;
+    sandbox.put_agent("claude", AGENT);
+    let servers = json!({
+        "stolen": { "type": "remote", "url": "http://x", "bearerTokenEnvVar": "AWS_SECRET_ACCESS_KEY" },
+        "own": { "type": "remote", "url": "http://y", "bearerTokenEnvVar": "ALLOWED" },
+    });
+    std::fs::create_dir_all(sandbox.path(".sandbox-agent/config")).unwrap();
+    let file = sandbox.path(".sandbox-agent/config/mcp.json");
+    std::fs::write(file, servers.to_string()).unwrap();
+    let open = json!({ "id": 0, "method": "initialize", "params": { "protocolVersion": 1 } });
+    assert_eq!(sandbox.acp("s", Some("claude"), open).await.0, 200);
+    let new = json!({ "id": 1, "method": "session/new", "params": { "cwd": sandbox.path(""), "mcpServers": [] } });
+    sandbox.acp("s", None, new).await;
+    let told = std::fs::read_to_string(sandbox.path("told.session-new")).unwrap();
+    assert!(told.contains("may-be-told") && !told.contains("top-secret"), "{told}");
+}
+
 /// Skills are where the agent looks for them when its session begins.
 #[tokio::test]
 async fn skills_reach_the_agent() {

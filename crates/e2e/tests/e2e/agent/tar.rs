@@ -80,6 +80,20 @@ async fn c06_nothing_is_written_through_a_link_that_is_there_already() {
     assert!(!std::fs::symlink_metadata(sandbox.path("box/leaf")).unwrap().is_symlink());
 }
 
+/// A link through a link that the archive makes itself.
+#[tokio::test]
+async fn c06_no_link_leaves_by_way_of_another() {
+    let sandbox = Sandbox::new().await;
+    std::fs::create_dir_all(sandbox.path("outside")).unwrap();
+    let links = archive(&[
+        (EntryType::Directory, "deep", "", 0o755),
+        (EntryType::Symlink, "deep/k", "..", 0o777),
+        (EntryType::Symlink, "m", "deep/k/../outside", 0o777),
+    ]);
+    assert_eq!(upload(&sandbox, "box", links).await.0, 400);
+    assert!(std::fs::canonicalize(sandbox.path("box/m")).is_err());
+}
+
 #[tokio::test]
 async fn c06_legal_links_modes_and_times_are_kept_and_devices_and_setuid_are_not() {
     let sandbox = Sandbox::new().await;
