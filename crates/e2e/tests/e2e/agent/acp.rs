@@ -99,13 +99,13 @@ async fn a_session_may_have_an_environment_of_its_own() {
     let plain = json!({ "cwd": sandbox.path("") });
     assert_eq!(sandbox.acp("odd", None, new(&plain)).await.1["result"]["sessionId"], "odd-1");
     assert!(written("env.json").get("OWN_KEY").is_none());
-    let in_files = |text: &str| {
-        let found =
-            std::process::Command::new("grep").args(["-rlaF", text, &sandbox.path("")]).output();
-        String::from_utf8(found.unwrap().stdout).unwrap()
+    let in_files = async |text: &str| {
+        let grep =
+            tokio::process::Command::new("grep").args(["-rlaF", text, &sandbox.path("")]).output();
+        String::from_utf8(grep.await.unwrap().stdout).unwrap()
     };
-    assert!(in_files("odd-own").contains("sessions.db"));
-    assert_eq!(in_files("onlyforthisone"), "");
+    assert!(in_files("odd-own").await.contains("sessions.db"));
+    assert_eq!(in_files("onlyforthisone").await, "");
     let wrong = json!({ "cwd": sandbox.path(""), "_meta": { "env": { "A": 1 } } });
     let (status, answer) = sandbox.acp("odd", None, new(&wrong)).await;
     assert_eq!(status, 400, "{answer}");
