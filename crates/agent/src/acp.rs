@@ -13,6 +13,7 @@
 
 mod dialect;
 mod envelope;
+mod failure;
 mod feed;
 mod journal;
 mod lines;
@@ -21,6 +22,7 @@ mod process;
 mod registry;
 pub(crate) mod rest;
 pub(crate) mod routes;
+mod seat;
 mod server;
 mod sessions;
 mod wire;

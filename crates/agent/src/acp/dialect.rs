@@ -7,8 +7,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::envelope::{Envelope, INVALID_PARAMS, METHOD_NOT_FOUND, NO_SUCH_RESOURCE};
+use super::failure::raw_envelope;
 use super::process::Publish;
-use super::server::{Env, Server, raw_envelope};
+use super::seat::Env;
+use super::server::Server;
 use crate::problem::Problem;
 
 /// What an agent is told of who speaks to it.
@@ -106,7 +108,7 @@ async fn create(server: &Server, params: &Value, env: Option<Env>) -> Result<Val
     let (answer, _) = server.ask(&process, envelope, Publish::Asker, false).await?;
     let result = result(&answer)?;
     let id = result["sessionId"].as_str().unwrap_or_default().to_owned();
-    server.seated(Some(&id), seat);
+    server.seats.take(Some(&id), seat);
     Ok(json!({
         "sessionId": id,
         "agentSessionId": id,

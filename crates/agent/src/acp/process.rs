@@ -1,5 +1,8 @@
 //! One agent process: its lines in, its lines out, and who waits for which answer.
 
+mod output;
+mod owner;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,23 +10,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Signal;
+use serde_json::Value;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::pipe;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::owner::Owner;
 use super::envelope::{Envelope, Kind, raw};
-use super::feed::{Feed, Told};
-use super::lines::{Line, Lines};
+use super::feed::Feed;
 use super::sessions::Tracker;
 use crate::agents::Launch;
 use crate::config::Environment;
-use crate::processes::{Ended, Order, SpawnError, Spawned, Spawner, Stdios};
+use crate::processes::{Order, SpawnError, Spawner, Stdios};
 
 /// Envelopes that may wait for an agent that does not read, and bytes of them.
 const QUEUE: usize = 256;
@@ -34,20 +35,6 @@ const ROOM: Duration = Duration::from_secs(10);
 
 /// Requests whose answers nobody waits for any more; the oldest are forgotten.
 const ABANDONED: usize = 1000;
-
-/// Lines of standard error that are kept, and bytes of one.
-const STDERR_LINES: usize = 16;
-const STDERR_BYTES: usize = 2000;
-
-/// Requests of the agent's that may wait for a client at once.
-const OPEN_REQUESTS: usize = 1000;
-
-/// Text of an answer that is gathered for a client that wants it in one piece.
-const GATHERED: usize = 16 * 1024 * 1024;
-
-/// How long an agent has to end by itself, and how long after SIGTERM.
-const AFTER_EOF: Duration = Duration::from_millis(300);
-const AFTER_TERM: Duration = Duration::from_millis(700);
 
 /// A message on its way, and the room it takes.
 type Queued = (Bytes, OwnedSemaphorePermit);
@@ -381,253 +368,5 @@ impl State {
     fn stderr_text(&self) -> String {
         let lines: Vec<&str> = self.stderr.iter().map(String::as_str).collect();
         lines.join("\n")
-    }
-}
-
-/// The task that owns an agent.
-struct Owner {
-    spawned: Spawned,
-    shared: Arc<Shared>,
-    feed: Feed,
-    tracker: Tracker,
-    ending: CancellationToken,
-    ended: CancellationToken,
-    alone: bool,
-}
-
-impl Owner {
-    async fn own(
-        mut self,
-        to: pipe::Sender,
-        queued: mpsc::Receiver<Queued>,
-        from: pipe::Receiver,
-        errors: pipe::Receiver,
-    ) {
-        let closing = CancellationToken::new();
-        let write = closing.run_until_cancelled(write(to, queued));
-        let (shared, feed, tracker) = (&self.shared, &self.feed, &self.tracker);
-        let read = async {
-            let mut lines = Lines::new(from);
-            while let Some(some) = lines.next().await {
-                take(shared, feed, tracker, some).await;
-            }
-        };
-        let complain = async {
-            let mut lines = Lines::new(errors);
-            while let Some(some) = lines.next().await {
-                remember(shared, some);
-            }
-        };
-        let life = async {
-            let ended = tokio::select! {
-                ended = self.spawned.wait() => ended,
-                () = self.ending.cancelled() => {
-                    closing.cancel();
-                    end(&mut self.spawned).await
-                }
-            };
-            closing.cancel();
-            ended
-        };
-        let output = async { tokio::join!(read, complain) };
-        let (_, (), ended) = tokio::join!(write, async {}, async {
-            let mut output = std::pin::pin!(output);
-            let mut life = std::pin::pin!(life);
-            tokio::select! {
-                ended = &mut life => {
-                    // What it said last is told before its end. What it left behind may hold the pipe.
-                    drop(timeout(AFTER_EOF, &mut output).await);
-                    ended
-                }
-                _ = &mut output => life.await,
-            }
-        });
-        let ended = ended.unwrap_or(Ended { code: None, signal: None });
-        self.spawned.end_strays().await;
-        self.tell_the_end(ended).await;
-    }
-
-    async fn tell_the_end(&self, ended: Ended) {
-        let waiting = {
-            let mut state = self.shared.state();
-            let code = ended.code.or_else(|| ended.signal.map(|signal| 128 + signal));
-            state.exit = Some(Exit { code, stderr: state.stderr_text() });
-            state.asked.clear();
-            std::mem::take(&mut state.pending)
-        };
-        let params = json!({ "success": ended.code == Some(0), "code": ended.code });
-        let told = Told::of(&Envelope::notification("_adapter/agent_exited", &params));
-        self.feed.tell(vec![told]).await;
-        self.ended.cancel();
-        let exit = self.shared.state().exit.clone().unwrap_or_default();
-        for pending in waiting.into_values() {
-            drop(pending.tell.send(Answer::Exited(exit.clone())));
-        }
-        if self.alone {
-            self.feed.end_streams();
-        }
-    }
-}
-
-async fn end(spawned: &mut Spawned) -> std::io::Result<Ended> {
-    for (signal, patience) in [(None, AFTER_EOF), (Some(Signal::TERM), AFTER_TERM)] {
-        if let Some(signal) = signal {
-            spawned.signal(signal);
-        }
-        if let Ok(ended) = timeout(patience, spawned.wait()).await {
-            return ended;
-        }
-    }
-    spawned.signal(Signal::KILL);
-    spawned.wait().await
-}
-
-async fn write(mut to: pipe::Sender, mut queued: mpsc::Receiver<Queued>) {
-    while let Some((bytes, _room)) = queued.recv().await {
-        if to.write_all(&bytes).await.is_err() {
-            return;
-        }
-    }
-}
-
-fn remember(shared: &Shared, lines: Vec<Line>) {
-    let mut state = shared.state();
-    for line in lines {
-        let text = match line {
-            Line::Text(text) => {
-                let text = String::from_utf8_lossy(&text).into_owned();
-                text.chars().take(STDERR_BYTES).collect()
-            }
-            Line::TooLong(bytes) => format!("(a line of {bytes} bytes)"),
-        };
-        state.stderr.push_back(text);
-        if state.stderr.len() > STDERR_LINES {
-            state.stderr.pop_front();
-        }
-    }
-}
-
-/// What an agent printed: told, and answers given to who waits for them, once they are kept.
-async fn take(shared: &Shared, feed: &Feed, tracker: &Tracker, lines: Vec<Line>) {
-    let (mut told, mut answers) = (Vec::with_capacity(lines.len()), Vec::new());
-    for line in lines {
-        match read(&line) {
-            Ok(envelope) => match envelope.kind() {
-                Kind::Response => answer(shared, envelope, &mut told, &mut answers),
-                Kind::Request => told.extend(request(shared, &envelope)),
-                Kind::Notification => told.extend(notification(shared, tracker, &envelope).await),
-            },
-            Err((error, start)) => {
-                tracing::warn!(error, "an agent printed something that is no message");
-                let params = json!({ "error": error, "raw": start });
-                told.push(Told::of(&Envelope::notification("_adapter/invalid_stdout", &params)));
-            }
-        }
-    }
-    feed.tell(told).await;
-    for (pending, envelope) in answers {
-        tracker
-            .answered(&pending.method, &pending.params, pending.session.as_deref(), &envelope)
-            .await;
-        if matches!(pending.method.as_str(), "session/new" | "session/load" | "session/resume")
-            && envelope.has("result")
-        {
-            let session = pending
-                .session
-                .clone()
-                .or_else(|| envelope.member("result")["sessionId"].as_str().map(str::to_owned));
-            shared.state().open.extend(session);
-        }
-        let said = pending.said.unwrap_or_default();
-        // Nobody who waits any more: it is in the feed.
-        drop(pending.tell.send(Answer::Came { envelope, said }));
-    }
-}
-
-fn read(line: &Line) -> Result<Envelope, (String, String)> {
-    let text = match line {
-        Line::TooLong(bytes) => return Err((format!("a line of {bytes} bytes"), String::new())),
-        Line::Text(text) => text,
-    };
-    let start = || String::from_utf8_lossy(text).chars().take(200).collect();
-    let text = std::str::from_utf8(text).map_err(|error| (error.to_string(), start()))?;
-    Envelope::parse(text).map_err(|error| (error.to_string(), start()))
-}
-
-fn answer(
-    shared: &Shared,
-    envelope: Envelope,
-    told: &mut Vec<Told>,
-    answers: &mut Vec<(Pending, Envelope)>,
-) {
-    let number = envelope.id().and_then(|id| id.get().parse::<u64>().ok());
-    let pending = number.and_then(|number| shared.state().pending.remove(&number));
-    let Some(pending) = pending else {
-        // To nothing we asked: told as it is.
-        told.push(Told::of(&envelope));
-        return;
-    };
-    let envelope = envelope.with_id(pending.client_id.clone());
-    if pending.publish == Publish::Feed {
-        told.push(Told { session: pending.session.clone(), text: envelope.text() });
-    }
-    answers.push((pending, envelope));
-}
-
-/// A request of the agent's goes to clients under an id that no other has, or has had.
-fn request(shared: &Shared, envelope: &Envelope) -> Option<Told> {
-    let id = envelope.id()?.to_owned();
-    let mut state = shared.state();
-    state.last += 1;
-    let shown = format!("agent-{}-{}", shared.number, state.last);
-    let params = envelope.params();
-    state.asked.insert(shown.clone(), Asked { id, options: params["options"].clone() });
-    state.asked_order.push_back(shown.clone());
-    if state.asked_order.len() > OPEN_REQUESTS
-        && let Some(oldest) = state.asked_order.pop_front()
-    {
-        state.asked.remove(&oldest);
-    }
-    drop(state);
-    let mut envelope = envelope.clone().with_id(raw(&shown.into()));
-    if envelope.method().as_deref() == Some("session/request_permission") {
-        envelope = super::dialect::with_permission(envelope, params);
-    }
-    Some(Told::of(&envelope))
-}
-
-async fn notification(shared: &Shared, tracker: &Tracker, envelope: &Envelope) -> Option<Told> {
-    let session = envelope.session();
-    if envelope.method().as_deref() == Some("session/update")
-        && let Some(session) = &session
-    {
-        let muted = shared.state().muted.contains(session);
-        if muted {
-            return None;
-        }
-        gather(shared, session, envelope);
-        tracker.updated(session, envelope).await;
-    }
-    Some(Told { session, text: envelope.text() })
-}
-
-/// Adds what the agent says to the answer that a client wants in one piece.
-fn gather(shared: &Shared, session: &str, envelope: &Envelope) {
-    let mut state = shared.state();
-    let mut wanting = state
-        .pending
-        .values_mut()
-        .filter(|pending| pending.session.as_deref() == Some(session))
-        .filter_map(|pending| pending.said.as_mut());
-    let Some(said) = wanting.next() else { return };
-    let update = envelope.params()["update"].take();
-    if update["sessionUpdate"] == "agent_message_chunk"
-        && let Some(text) = update["content"]["text"].as_str()
-    {
-        // Once it is full it stays so: no hole in the middle.
-        said.truncated |= said.text.len() + text.len() > GATHERED;
-        if !said.truncated {
-            said.text.push_str(text);
-        }
     }
 }

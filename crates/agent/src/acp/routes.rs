@@ -13,7 +13,7 @@ use httpkit::{Path, Query};
 use serde_json::value::RawValue;
 
 use super::envelope::{Envelope, Kind};
-use super::server::late;
+use super::failure::late;
 use super::wire::{AgentQuery, ServerList, ServerView};
 use crate::app::App;
 use crate::events;

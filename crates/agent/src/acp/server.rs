@@ -9,7 +9,7 @@
 //! An agent that is started again hears again how its connection was opened, and sessions are loaded when
 //! they are asked for: a client sees no difference but the time it takes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,10 +23,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::dialect;
-use super::envelope::{Envelope, INTERNAL, Kind, NO_SUCH_RESOURCE, raw};
+use super::envelope::{Envelope, Kind, NO_SUCH_RESOURCE};
+use super::failure::{deaf, exited, raw_envelope, with_stderr};
 use super::feed::Feed;
-use super::journal::{Journal, JournalError, ServerRow};
-use super::process::{AgentProcess, Answer, Exit, Publish, Said, Start};
+use super::journal::{Journal, ServerRow};
+use super::process::{AgentProcess, Answer, Publish, Said, Start};
+use super::seat::{Env, Seat, Seats, without_env};
 use super::sessions::Tracker;
 use crate::agents::Agents;
 use crate::config::{AgentLimits, Environment};
@@ -74,8 +76,7 @@ pub(super) struct Server {
     pub(super) context: Arc<Context>,
     initialize: Mutex<Option<String>>,
     processes: Mutex<HashMap<String, Running>>,
-    /// Sessions with an environment of their own. Kept in memory alone: what is in it may be a secret.
-    seats: Mutex<HashMap<String, Seat>>,
+    pub(super) seats: Seats,
     /// What may be on its way from clients to the agent, in bytes: who comes with more waits with it unread.
     room: Arc<Semaphore>,
     /// Held while an agent is being started: who comes meanwhile gets the same.
@@ -83,44 +84,6 @@ pub(super) struct Server {
     /// Ends a start that is under way, an install included.
     stop: Mutex<CancellationToken>,
     used_ms: AtomicU64,
-}
-
-/// Which process a session is with: that of its agent, or one of its own, for its own environment.
-#[derive(Debug, Clone)]
-pub(super) struct Seat {
-    agent: String,
-    key: String,
-    env: BTreeMap<String, String>,
-}
-
-impl Seat {
-    fn shared(agent: &str) -> Self {
-        Self { agent: agent.to_owned(), key: agent.to_owned(), env: BTreeMap::new() }
-    }
-
-    /// One of its own, if the session has an environment.
-    pub(super) fn of(agent: &str, env: Option<Env>, number: u64) -> Self {
-        match env {
-            Some(Env(env)) => {
-                Self { agent: agent.to_owned(), key: format!("{agent}#{number}"), env }
-            }
-            None => Self::shared(agent),
-        }
-    }
-
-    pub(super) fn is_own(&self) -> bool {
-        self.key != self.agent
-    }
-}
-
-/// A session's own environment. It may hold secrets: it prints itself nowhere, and is in no journal.
-#[derive(Clone)]
-pub(super) struct Env(BTreeMap<String, String>);
-
-impl std::fmt::Debug for Env {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "[{} variables]", self.0.len())
-    }
 }
 
 #[derive(Debug)]
@@ -153,7 +116,7 @@ impl Server {
             context,
             initialize: Mutex::new(row.initialize),
             processes: Mutex::default(),
-            seats: Mutex::default(),
+            seats: Seats::default(),
             room: Arc::new(Semaphore::new(ROOM_BYTES)),
             starting: AsyncMutex::default(),
             stop: Mutex::default(),
@@ -247,7 +210,7 @@ impl Server {
             drop(process.capabilities.set(answer.0.member("result")));
         }
         if method == "session/new" {
-            self.seated(answer.0.member("result")["sessionId"].as_str(), seat);
+            self.seats.take(answer.0.member("result")["sessionId"].as_str(), seat);
         }
         Ok(raw_envelope(&with_stderr(answer.0, &process)))
     }
@@ -289,7 +252,7 @@ impl Server {
         let stop = self.stop_token().clone();
         let started = stop.run_until_cancelled(self.started(seat, opened)).await;
         started.unwrap_or_else(|| {
-            let text = format!("{} was ended while {} was being started", self.id, seat.agent);
+            let text = format!("{} was ended while {} was being started", self.id, seat.agent());
             Err(Problem::conflict(text))
         })
     }
@@ -309,12 +272,12 @@ impl Server {
     }
 
     async fn started(&self, seat: &Seat, opened: bool) -> Result<Arc<AgentProcess>, Problem> {
-        let agent = seat.agent.as_str();
+        let agent = seat.agent();
         let _starting = self.starting.lock().await;
-        if let Some(process) = self.alive_of(&seat.key) {
+        if let Some(process) = self.alive_of(seat.key()) {
             return Ok(process);
         }
-        drop(self.processes().remove(&seat.key));
+        drop(self.processes().remove(seat.key()));
         let place = self.place()?;
         let launch = self.context.agents.launch(agent).await?;
         let process = AgentProcess::start(Start {
@@ -328,11 +291,11 @@ impl Server {
             tracker: self.tracker(agent),
             owners: &self.context.owners,
             alone: self.agent.is_some() && !seat.is_own(),
-            own: &seat.env,
+            own: seat.env(),
         })
         .await?;
         let running = Running { process: Arc::clone(&process), since_ms: now_ms(), _place: place };
-        drop(self.processes().insert(seat.key.clone(), running));
+        drop(self.processes().insert(seat.key().to_owned(), running));
         if opened && let Some(params) = self.initialize() {
             self.open(&process, &params).await?;
         }
@@ -341,22 +304,12 @@ impl Server {
 
     /// The seat of a session, or of all that have none of their own.
     pub(super) fn seat(&self, session: Option<&str>, agent: &str) -> Seat {
-        let seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = session.and_then(|session| seats.get(session)).cloned();
-        found.unwrap_or_else(|| Seat::shared(agent))
+        self.seats.of(session).unwrap_or_else(|| Seat::shared(agent))
     }
 
     /// A process for a session that has an environment of its own.
     pub(super) fn own_seat(&self, agent: &str, env: Env) -> Seat {
-        Seat::of(agent, Some(env), self.context.numbers.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// A session was begun.
-    pub(super) fn seated(&self, session: Option<&str>, seat: Seat) {
-        if let (Some(session), true) = (session, seat.is_own()) {
-            let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-            drop(seats.insert(session.to_owned(), seat));
-        }
+        Seat::own(agent, env, self.context.numbers.fetch_add(1, Ordering::Relaxed))
     }
 
     fn place(&self) -> Result<Place, Problem> {
@@ -552,28 +505,6 @@ impl Server {
     }
 }
 
-/// Takes a session's environment out of the message that begins it: `_meta.env`, or the Python client's
-/// `sessionInit.env`.
-fn without_env(envelope: Envelope) -> Result<(Envelope, Option<Env>), Problem> {
-    if !matches!(envelope.method().as_deref(), Some("session/new" | "session/create"))
-        || !envelope.mentions("\"env\"")
-    {
-        return Ok((envelope, None));
-    }
-    let mut params = envelope.params();
-    let mut found = None;
-    for place in ["/_meta", "/sessionInit", "/sessionInit/_meta"] {
-        let Some(Value::Object(members)) = params.pointer_mut(place) else { continue };
-        if let Some(env) = members.remove("env") {
-            let env = serde_json::from_value(env).map_err(|_| {
-                Problem::invalid(format!("params{place}/env must be an object of strings"))
-            })?;
-            found = Some(Env(env));
-        }
-    }
-    Ok((envelope.with("params", &params), found))
-}
-
 /// The directory a session can work in: the one that was asked for, made if it is missing, or the home.
 async fn usable(asked: &Path, home: &Path) -> PathBuf {
     let (asked, home) = (asked.to_owned(), home.to_owned());
@@ -594,53 +525,4 @@ fn merged(given: Vec<Value>, configured: Vec<Value>) -> Vec<Value> {
         }
     }
     all
-}
-
-fn deaf(agent: &str) -> Problem {
-    Problem::new(Code::Timeout, format!("{agent} does not read what it is sent"))
-}
-
-pub(super) fn exited(agent: &str, exit: &Exit) -> Problem {
-    let code =
-        exit.code.map_or_else(|| "by a signal".to_owned(), |code| format!("with code {code}"));
-    Problem::new(Code::AgentProcessExited, format!("{agent} exited {code}"))
-        .with("agent", agent)
-        .with("details", json!({ "exitCode": exit.code, "stderr": exit.stderr }))
-}
-
-/// An error of the agent's, with what it printed beside it.
-fn with_stderr(envelope: Envelope, process: &AgentProcess) -> Envelope {
-    let mut error = envelope.member("error");
-    let stderr = process.stderr();
-    if !error.is_object() || stderr.is_empty() {
-        return envelope;
-    }
-    match &mut error["data"] {
-        Value::Object(data) => {
-            data.insert("agentStderr".to_owned(), stderr.into());
-        }
-        data @ Value::Null => *data = json!({ "agentStderr": stderr }),
-        _ => return envelope,
-    }
-    envelope.with("error", &error)
-}
-
-/// A problem that shows up when the head of the answer is sent already.
-pub(super) fn late(id: &RawValue, problem: &Problem) -> Box<RawValue> {
-    let body = problem.body();
-    let text = body["detail"].as_str().unwrap_or("failed").to_owned();
-    raw_envelope(&Envelope::error(id, INTERNAL, &text, body))
-}
-
-pub(super) fn raw_envelope(envelope: &Envelope) -> Box<RawValue> {
-    RawValue::from_string(envelope.text()).unwrap_or_else(|_| raw(&Value::Null))
-}
-
-impl From<JournalError> for Problem {
-    fn from(error: JournalError) -> Self {
-        match error {
-            JournalError::Taken(_) => Self::conflict(error.to_string()),
-            error => Self::internal(error),
-        }
-    }
 }

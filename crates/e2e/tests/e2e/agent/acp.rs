@@ -106,10 +106,17 @@ async fn a_session_may_have_an_environment_of_its_own() {
     };
     assert!(in_files("odd-own").await.contains("sessions.db"));
     assert_eq!(in_files("onlyforthisone").await, "");
-    let wrong = json!({ "cwd": sandbox.path(""), "_meta": { "env": { "A": 1 } } });
-    let (status, answer) = sandbox.acp("odd", None, new(&wrong)).await;
-    assert_eq!(status, 400, "{answer}");
-    assert!(answer["detail"].as_str().unwrap().contains("_meta/env"), "{answer}");
+    for env in [
+        json!({ "A": 1 }),
+        json!({ "A=B": "x" }),
+        json!({ "": "x" }),
+        json!({ "A": "x".repeat(1 << 18) }),
+    ] {
+        let wrong = json!({ "cwd": sandbox.path(""), "_meta": { "env": env } });
+        let (status, answer) = sandbox.acp("odd", None, new(&wrong)).await;
+        assert_eq!(status, 400, "{answer}");
+        assert!(answer["detail"].as_str().unwrap().contains("_meta/env"), "{answer}");
+    }
 }
 
 #[tokio::test]
