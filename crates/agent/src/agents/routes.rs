@@ -59,7 +59,7 @@ pub(crate) async fn one(
 #[utoipa::path(post, path = "/v1/agents/{id}/install", tag = "agents",
     params(("id" = String, Path), InstallQuery), request_body = InstallRequest, responses(
     (status = 200, description = "It is there. With `stream`, events: `progress`, then `done` or `error`",
-        body = InstallResult),
+        content((InstallResult = "application/json"), (String = "text/event-stream"))),
     (status = 500, description = "It could not be installed", body = ProblemBody),
 ))]
 pub(crate) async fn install(
