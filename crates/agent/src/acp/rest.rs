@@ -93,7 +93,7 @@ pub(crate) async fn destroy(
     State(app): State<App>,
     Path(id): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    let mut row = find(&app, &id).await?;
+    let mut row = exact(&app, &id).await?;
     if let Some(server) = app.servers.by_key(row.server).await? {
         let cancel = json!({ "sessionId": row.id });
         let cancel = super::envelope::Envelope::notification("session/cancel", &cancel);
@@ -295,15 +295,28 @@ fn parsed(text: Option<&str>) -> Value {
     text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_else(|| json!([]))
 }
 
-/// A session by its id.
-async fn find(app: &App, id: &str) -> Result<SessionRow, Problem> {
+/// A session by its id, or by the name that a client gave it.
+async fn exact(app: &App, id: &str) -> Result<SessionRow, Problem> {
     let journal = &app.servers.context().await?.journal;
     let found = journal.session(id.to_owned()).await?;
     found.ok_or_else(|| Problem::session_not_found(id))
 }
 
-/// The same, where a name that nobody knows is what the Python client calls the newest session: it sets what it was
-/// asked to set under a name of its own, before it has told that name.
+/// The same, where a UUID that nobody knows is what the Python client calls the newest session: it names its sessions
+/// by itself, and tells the name only here. From now on that is its name.
+async fn find(app: &App, id: &str) -> Result<SessionRow, Problem> {
+    match exact(app, id).await {
+        Err(_) if is_uuid(id) => find_or_name(app, id).await,
+        found => found,
+    }
+}
+
+fn is_uuid(id: &str) -> bool {
+    let parts: Vec<usize> = id.split('-').map(str::len).collect();
+    parts == [8, 4, 4, 4, 12] && id.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
+}
+
+/// The same with any name. To set something, the client may use one that its user made up.
 async fn find_or_name(app: &App, id: &str) -> Result<SessionRow, Problem> {
     let journal = &app.servers.context().await?.journal;
     let found = match journal.session(id.to_owned()).await? {
