@@ -76,6 +76,27 @@ async fn odd(sandbox: &Sandbox) {
     assert_eq!(sandbox.acp("odd", None, new).await.1["result"]["sessionId"], "odd-1");
 }
 
+/// The Python client tells the name of a session by asking for it. Who deletes one must know it.
+#[tokio::test]
+async fn a_name_is_given_by_a_question_and_never_by_a_deletion() {
+    let sandbox = Sandbox::new().await;
+    let open = json!({ "id": 0, "method": "initialize", "params": {} });
+    assert_eq!(sandbox.acp("default", None, open).await.0, 200);
+    let create = json!({ "id": 1, "method": "session/create", "params": { "agent": "mock" } });
+    let (_, created) = sandbox.acp("default", None, create).await;
+    let name = "5b0e7a5c-3d5e-4a8e-9c55-0d1f6a7b8c9d";
+    let session = |name: &str| format!("/v1/sessions/{name}");
+    let delete = sandbox.request(Method::DELETE, &session(name));
+    assert_eq!(sandbox.ask(delete).await.0, 404);
+    assert_eq!(sandbox.ask(sandbox.get(&session("nobody"))).await.0, 404);
+    let (status, record) = sandbox.ask(sandbox.get(&session(name))).await;
+    assert_eq!((status, &record["destroyedAt"]), (200, &Value::Null), "{record}");
+    assert_eq!(record["agentSessionId"], created["result"]["sessionId"]);
+    let other = sandbox.get(&session("00000000-0000-4000-8000-000000000002"));
+    assert_eq!(sandbox.ask(other).await.0, 404, "it has a name by now");
+    assert_eq!(sandbox.ask(sandbox.request(Method::DELETE, &session(name))).await.0, 204);
+}
+
 /// An environment of its own means a process of its own; no other sees it, and no disk keeps it.
 #[tokio::test]
 async fn a_session_may_have_an_environment_of_its_own() {
