@@ -175,14 +175,23 @@ impl Engine {
         let jail = self.0.next_jail.fetch_add(1, Ordering::Relaxed);
         let Belongings { report, ours, pipes, code } =
             Belongings::of(&start).map_err(SpawnError::Pipes)?;
-        let link = self.link().await?;
+        let mut link = self.link().await?;
         let (theirs, pipes) = pipes.unzip();
         let lent: Vec<_> = std::iter::once(&report)
             .chain(theirs.iter().flatten())
             .chain(&code)
             .map(AsFd::as_fd)
             .collect();
-        let asked = link.ask(spec(jail, &start), &lent).await?;
+        let asked = loop {
+            match link.ask(spec(jail, &start), &lent).await {
+                // It has died, and we are the first to notice. It was told nothing: the next one is.
+                Err(LinkError::Speak(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    link.bury();
+                }
+                asked => break asked?,
+            }
+            link = self.link().await?;
+        };
         // Theirs must go, or the end of the output would never show.
         drop((report, theirs));
         let ours = watched(ours).map_err(SpawnError::Pipes)?;

@@ -132,6 +132,11 @@ impl Link {
         answered.await.map_err(|_| LinkError::Gone)
     }
 
+    /// Its socket is closed: nobody asks it any more.
+    pub(crate) fn bury(&self) {
+        *lock(&self.waiting) = None;
+    }
+
     pub(crate) fn is_alive(&self) -> bool {
         lock(&self.waiting).is_some()
     }

@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +95,7 @@ pub(crate) trait Driver: fmt::Debug {
             place: Place::nowhere(),
             name: String::new(),
             jail: None,
+            rests_until: None,
             limits: None,
             directories: self.instances().iter().flat_map(|instance| children(instance)).collect(),
         }
@@ -119,6 +121,8 @@ pub(crate) struct Group {
     name: String,
     /// The jail it is for, when there is one.
     pub(crate) jail: Option<u64>,
+    /// Not to be removed before: somebody will want to read what happened.
+    pub(crate) rests_until: Option<Instant>,
     limits: Option<Limits>,
     /// As this process reaches them; [`Place`] has the paths of the host.
     directories: Vec<PathBuf>,

@@ -59,6 +59,9 @@ const LOOK: Duration = Duration::from_secs(2);
 const ALARM: Duration = Duration::from_millis(1);
 const ALARM_LASTS: Duration = Duration::from_millis(200);
 
+/// How long the server may take to read the counters of a jail that ran out of memory.
+const COUNTERS_STAY: Duration = Duration::from_secs(1);
+
 /// What this process was started as, when it is not what the user typed.
 #[derive(Debug)]
 pub struct Role(());
@@ -242,7 +245,9 @@ impl Launcher {
     fn remove_leftover(&mut self) {
         let counted = |groups: &[Group]| groups.iter().filter(|group| group.has_memory()).count();
         let before = counted(&self.leftover);
-        self.leftover.retain_mut(|group| !group.remove());
+        let now = Instant::now();
+        let rests = |group: &Group| group.rests_until.is_some_and(|until| until > now);
+        self.leftover.retain_mut(|group| rests(group) || !group.remove());
         self.false_alarms += (before - counted(&self.leftover)) as u64;
     }
 
@@ -399,9 +404,11 @@ impl Launcher {
         if self.alarm_until.is_some_and(|until| until < now) {
             self.alarm_until = None;
         }
-        for ward in self.jails.values() {
-            let out = |group: &Group| group.ran_out_of_memory(Path::new(template::HOST));
-            if ward.group.as_ref().is_some_and(out) {
+        for ward in self.jails.values_mut() {
+            let Some(group) = &mut ward.group else { continue };
+            if group.ran_out_of_memory(Path::new(template::HOST)) {
+                // Nobody will say how the command ended: the counters do.
+                group.rests_until = Some(now + COUNTERS_STAY);
                 let _ = pidfd_send_signal(&ward.init, Signal::KILL);
             }
         }

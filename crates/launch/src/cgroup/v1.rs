@@ -90,6 +90,7 @@ impl Driver for V1 {
             place,
             name: name.to_owned(),
             jail: None,
+            rests_until: None,
             limits: None,
             directories: Vec::new(),
         };

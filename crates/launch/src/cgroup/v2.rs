@@ -90,6 +90,7 @@ impl Driver for V2 {
             },
             name: name.to_owned(),
             jail: None,
+            rests_until: None,
             limits: None,
             directories: vec![directory],
         };
