@@ -6,7 +6,7 @@ use e2e::house::eventually;
 use jail::{Command, Exit, Jail, Pool, Process, Stdin, Stdio, Streams, TerminalSize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::engine;
+use super::{engine, run, sh};
 
 fn command(script: &str) -> Command {
     Command {
@@ -204,5 +204,23 @@ async fn when_the_jail_goes_every_command_hears_it() {
     running.jail.gone().await;
     assert!(running.jail.start(command("true"), PIPES).await.is_err());
     assert!(running.jail.connect(80).await.is_err());
+    engine.shutdown().await;
+}
+
+/// Who comes first after the launcher's death finds its socket closed before anybody has said so.
+#[tokio::test]
+async fn the_first_start_after_the_launchers_death_is_a_start() {
+    let engine = engine(Pool::NONE).await;
+    for _ in 0..5 {
+        let launcher = engine.launcher_pid().await.unwrap();
+        let pid = rustix::process::Pid::from_raw(launcher.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        // The runtime has one thread: while that is held up here, nobody reads from the socket.
+        while !std::fs::read_to_string(format!("/proc/{launcher}/stat")).unwrap().contains(") Z") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let (said, outcome) = run(&engine, sh("echo here")).await;
+        assert_eq!((said.as_str(), outcome.exit_code()), ("here\n", 0));
+    }
     engine.shutdown().await;
 }
