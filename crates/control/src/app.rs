@@ -6,6 +6,7 @@ use axum::Router;
 use axum::routing::{any, delete, get, post, put};
 use store::Store;
 
+use crate::agents::Agents;
 use crate::config::Persistence;
 use crate::credentials::Credentials;
 use crate::exec::{Executor, Places};
@@ -16,7 +17,7 @@ use crate::rates::Rates;
 use crate::sessions::Sessions;
 use crate::workspaces::Workspaces;
 use crate::{
-    audit, backup, credentials, edge, gateway, identity, jail_network, jails, keys, openapi,
+    agents, audit, backup, credentials, edge, gateway, identity, jail_network, jails, keys, openapi,
     public, runs, sessions, snapshots, workspaces,
 };
 
@@ -33,6 +34,7 @@ pub(crate) struct Parts {
     pub(crate) credentials: Credentials,
     pub(crate) sessions: Sessions,
     pub(crate) workspaces: Workspaces,
+    pub(crate) agents: Agents,
     pub(crate) forwarder: Forwarder,
     pub(crate) rates: Rates,
     /// Of what is read from disk for a client, and holds a thread.
@@ -94,6 +96,12 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/workspaces/{id}/ports/{port}", any(gateway::preview_top))
         .route("/v1/workspaces/{id}/ports/{port}/", any(gateway::preview_top))
         .route("/v1/workspaces/{id}/ports/{port}/{*path}", any(gateway::preview))
+        .route(
+            "/v1/workspaces/{id}/agent",
+            get(agents::get).post(agents::start).delete(agents::end),
+        )
+        .route("/v1/workspaces/{id}/agent/", any(agents::forward_top))
+        .route("/v1/workspaces/{id}/agent/{*path}", any(agents::forward))
         .route("/v1/snapshots", get(snapshots::list))
         .route("/v1/snapshots/{id}", get(snapshots::get).delete(snapshots::delete))
         .route("/v1/snapshots/{id}/manifest", get(snapshots::manifest))

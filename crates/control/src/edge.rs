@@ -17,6 +17,7 @@ use ids::TenantId;
 use serde_json::json;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::agents;
 use crate::app::App;
 use crate::caller::{Caller, Role};
 
@@ -47,6 +48,18 @@ async fn method_not_allowed() -> ApiError {
 /// Finds out who asks, before anything of the request is read.
 async fn authenticate(State(app): State<App>, mut request: Request, next: Next) -> Response {
     if PUBLIC.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    if let Some(token) = agents::presented(request.headers(), request.uri()) {
+        let found = match app.agents.authenticate(token).await {
+            Ok(Some(key)) => key,
+            Ok(None) => return ApiError::said(Kind::Unauthorized, "invalid agent token").into_response(),
+            Err(error) => return ApiError::from(error).into_response(),
+        };
+        if let Err(wait) = app.rates.take(&found.tenant, Instant::now()) {
+            return too_many(wait);
+        }
+        request.extensions_mut().insert(found);
         return next.run(request).await;
     }
     match caller(&app, request.headers()).await {

@@ -13,6 +13,7 @@ mod birth;
 mod capture;
 mod error;
 pub mod flavors;
+mod guest;
 mod held;
 mod host_ids;
 pub mod images;
@@ -27,6 +28,7 @@ mod service;
 
 pub(crate) use ask::{AskError, Asker};
 pub(crate) use error::ExecError;
+pub(crate) use guest::{Guest, Resident};
 pub(crate) use held::Held;
 pub(crate) use job::{Code, Ground, Job, Program, SessionAccess};
 pub(crate) use live::Live;

@@ -4,6 +4,6 @@ mod forward;
 mod listener;
 mod preview;
 
-pub(crate) use forward::{Forwarder, ForwarderParts};
+pub(crate) use forward::{ForwardError, Forwarder, ForwarderParts};
 pub(crate) use listener::serve;
-pub(crate) use preview::{__path_preview, preview, preview_top};
+pub(crate) use preview::{__path_preview, leave_origin, preview, preview_top};

@@ -105,6 +105,7 @@ impl Layers {
         jail::Layers {
             lower: chain.layers.iter().map(|layer| self.0.trees.files(&layer.tree)).collect(),
             upper: self.0.trees.directory(upper),
+            home: false,
         }
     }
 

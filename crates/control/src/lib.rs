@@ -5,6 +5,7 @@
 //! knows no HTTP; `wire.rs` is what goes over the wire. Run, exec and stream are the same thing
 //! underneath, and [`exec`] owns it.
 
+mod agents;
 mod app;
 mod audit;
 mod backup;

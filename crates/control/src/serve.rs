@@ -16,6 +16,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::agents::{Agents, AgentsParts, Program};
 use crate::app::{App, Parts, router};
 use crate::config::Config;
 use crate::credentials::Credentials;
@@ -107,12 +108,18 @@ pub async fn serve(
     let grace = config.grace;
     let keys = config.keys.map(|keys| Keys::new(keys, store.clone(), vault));
     let (workspaces, forwarder) = (app.workspaces.clone(), app.forwarder.clone());
+    let agents = app.agents.clone();
     let router = router(App::new(Parts { keys, ..app }));
     tokio::join!(
         httpkit::serve(api, router, stop.clone(), grace),
         proxy.serve(public_proxy, Door::Public, stop.clone()),
         reap(sessions, stop.clone()),
-        snapshots::keep_house(config.persistence, workspaces.clone(), store.clone(), stop.clone()),
+        snapshots::keep_house(
+            config.persistence,
+            (workspaces.clone(), agents),
+            store.clone(),
+            stop.clone()
+        ),
         async {
             if let Some(listener) = gateway_listener {
                 let store = store.clone();
@@ -185,15 +192,28 @@ fn app(
         admission: tokio::sync::Mutex::default(),
     });
     let forwarder = Forwarder::new(ForwarderParts {
-        live,
+        live: live.clone(),
         dialler: config.gateway_dialler.clone(),
         tls: Arc::new(phantom::client_tls()?).into(),
         tasks: forwarding.0.clone(),
         stop: forwarding.1.clone(),
     });
+    let sessions =
+        Sessions::new(store.clone(), Arc::clone(&vault), proxy.clone(), url, quotas.sessions);
+    let agents = Agents::new(AgentsParts {
+        store: store.clone(),
+        vault,
+        workspaces: workspaces.clone(),
+        sessions: sessions.clone(),
+        executor: executor.clone(),
+        live: live.clone(),
+        flavors: config.state.flavors(),
+        program: Program::new(config.state.program()),
+    });
     Ok(Parts {
-        sessions: Sessions::new(store.clone(), vault, proxy.clone(), url, quotas.sessions),
+        sessions,
         workspaces,
+        agents,
         forwarder,
         rates: Rates::new(quotas.requests_per_second),
         downloads: Places::new(DOWNLOADS, Some(DOWNLOADS_EACH)),

@@ -82,6 +82,11 @@ impl StateDir {
         self.path.join("flavors")
     }
 
+    /// This program, where jails can be given it.
+    pub fn program(&self) -> PathBuf {
+        self.path.join("program")
+    }
+
     /// Root file systems.
     pub fn images(&self) -> PathBuf {
         self.path.join("images")

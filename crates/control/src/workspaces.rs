@@ -21,4 +21,4 @@ pub(crate) use routes::{
     __path_from_snapshot, __path_get, __path_list, __path_patch, __path_restore, __path_snapshot,
     create, delete, exec, exec_stream, fork, from_snapshot, get, list, patch, restore, snapshot,
 };
-pub(crate) use service::{Workspaces, WorkspacesParts};
+pub(crate) use service::{NewResident, Workspaces, WorkspacesParts};

@@ -108,7 +108,7 @@ impl Jail {
     ) -> Self {
         let (conversation, first) = Conversation::new(report);
         Self {
-            init: Arc::new(Init { pid, process: init, conversation }),
+            init: Arc::new(Init { pid, process: init, conversation: Arc::new(conversation) }),
             lingering,
             alone: false,
             place,
@@ -202,7 +202,7 @@ impl Jail {
     /// # Cancel safety
     ///
     /// Dropped before it completes, the command may have been started; it ends with the jail.
-    pub async fn start(&self, command: Command, stdio: Stdio) -> Result<Process<'_>, OrderError> {
+    pub async fn start(&self, command: Command, stdio: Stdio) -> Result<Process, OrderError> {
         let number = self.init.conversation.number();
         let (lent, pipes, terminal) = match stdio {
             Stdio::Pipes { stdin } => {
@@ -224,7 +224,7 @@ impl Jail {
             (None, None) => return Err(OrderError::Gone),
         };
         Ok(Process {
-            conversation: &self.init.conversation,
+            conversation: Arc::clone(&self.init.conversation),
             number,
             ended,
             exit: None,

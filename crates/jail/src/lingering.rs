@@ -34,7 +34,7 @@ const MOST_BYTES: u64 = 2 << 20;
 pub(crate) struct Init {
     pub(crate) pid: u32,
     pub(crate) process: OwnedFd,
-    pub(crate) conversation: Conversation,
+    pub(crate) conversation: Arc<Conversation>,
 }
 
 impl Init {

@@ -1,6 +1,7 @@
 //! A command beside the first.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use launch::message::{Exit, Order};
@@ -32,8 +33,8 @@ pub enum Streams {
 
 /// A further command in a live jail. It ends with the jail; dropping this value does not end it.
 #[derive(Debug)]
-pub struct Process<'jail> {
-    pub(crate) conversation: &'jail Conversation,
+pub struct Process {
+    pub(crate) conversation: Arc<Conversation>,
     pub(crate) number: u32,
     pub(crate) ended: oneshot::Receiver<Exit>,
     pub(crate) exit: Option<Exit>,
@@ -43,7 +44,7 @@ pub struct Process<'jail> {
     pub streams: Option<Streams>,
 }
 
-impl Process<'_> {
+impl Process {
     /// Waits for the command's end.
     ///
     /// # Cancel safety

@@ -142,13 +142,15 @@ pub enum Tree {
 }
 
 /// An overlay: immutable trees below, one above that takes what is written. Each holds `workspace` and
-/// `output`, or what of them it changes.
+/// `output`, and `home` if that is kept, or what of them it changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Layers {
     /// The topmost first.
     pub lower: Vec<PathBuf>,
     /// Holds `files`, the tree that is written to, and `work`, which the kernel needs.
     pub upper: PathBuf,
+    /// Whether the home directory is a part of it, too, which is made if it is not there.
+    pub home: bool,
 }
 
 /// What every jail has, mounted by us: an image has a directory for each.

@@ -6,6 +6,7 @@
 //!
 //! Every query takes whose rows it may see as its first argument. Nothing here opens what is sealed.
 
+mod agents;
 mod audit;
 mod credentials;
 mod database;
@@ -19,6 +20,7 @@ mod time;
 mod usage;
 mod workspaces;
 
+pub use agents::AgentRow;
 pub use audit::{AuditFilter, AuditRow, NewAuditRow, Transfer};
 pub use credentials::Credential;
 pub use database::{Store, StoreError};

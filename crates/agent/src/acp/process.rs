@@ -215,6 +215,11 @@ impl AgentProcess {
         self.shared.state().pending.values().any(|pending| !pending.tell.is_closed())
     }
 
+    /// Whether it has something to answer, also if nobody waits for it any more.
+    pub(super) fn owes(&self) -> bool {
+        !self.shared.state().pending.is_empty()
+    }
+
     /// Whether a session was opened in this process.
     pub(super) fn has_open(&self, session: &str) -> bool {
         self.shared.state().open.contains(session)

@@ -42,6 +42,7 @@ pub(crate) async fn list(State(app): State<App>) -> Result<axum::Json<ServerList
             server_id: server.id.clone(),
             agent,
             created_at_ms: server.created_ms,
+            busy: server.is_busy(),
         };
         agents.into_iter().map(one).collect::<Vec<_>>()
     };
@@ -126,7 +127,12 @@ pub(crate) async fn stream(
         }
         let server = server.ok_or_else(|| Problem::session_not_found(&id))?;
         let agent = server.agent.clone().unwrap_or_default();
-        let view = ServerView { server_id: id, agent, created_at_ms: server.created_ms };
+        let view = ServerView {
+            busy: server.is_busy(),
+            server_id: id,
+            agent,
+            created_at_ms: server.created_ms,
+        };
         return Ok(axum::Json(view).into_response());
     }
     let frames = match server {

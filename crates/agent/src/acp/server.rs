@@ -454,6 +454,11 @@ impl Server {
         running.filter(|process| process.is_alive()).collect()
     }
 
+    /// Whether an agent owes an answer.
+    pub(super) fn is_busy(&self) -> bool {
+        self.alive().iter().any(|process| process.owes())
+    }
+
     /// Which agents run, since when.
     pub(super) fn running(&self) -> Vec<(String, u64)> {
         let processes = self.processes();

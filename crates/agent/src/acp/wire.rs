@@ -12,6 +12,8 @@ pub(crate) struct ServerView {
     pub(super) agent: String,
     /// Since 1970.
     pub(super) created_at_ms: u64,
+    /// Whether an agent of it owes an answer, though nobody may wait for that any more.
+    pub(super) busy: bool,
 }
 
 /// The servers there are.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::io;
 use std::time::{Duration, Instant};
 
-use jail::{Jail, OrderError};
+use jail::{Command, Jail, OrderError, Process, Stdin, Stdio};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -25,6 +25,12 @@ const QUEUE: usize = 8;
 pub(crate) enum Ask {
     /// Put another policy in force; gives how many connections it cut.
     Steer(egress::Policy, oneshot::Sender<Result<usize, AskError>>),
+    /// Start one more command beside the first.
+    Start(Box<Command>, Stdin, oneshot::Sender<Result<Process, AskError>>),
+    /// Stop everything until something that needs it to run is asked for.
+    Pause(oneshot::Sender<Result<(), AskError>>),
+    /// Let it go on.
+    Resume(oneshot::Sender<Result<(), AskError>>),
     /// Stop everything until what is given is dropped.
     Freeze(oneshot::Sender<Result<Frozen, AskError>>),
     /// Tell which files somebody may change without a trace; `None` if that cannot be known.
@@ -51,6 +57,8 @@ pub(crate) enum AskError {
     Thawed,
     #[error("nothing answers on that port of the jail")]
     Connect(#[source] OrderError),
+    #[error("the command could not be started in the jail that runs")]
+    Start(#[source] OrderError),
     #[error("the jail did not answer in time")]
     Slow,
 }
@@ -98,6 +106,25 @@ impl Asker {
         self.ask(|told| Ask::Connect(port, told)).await
     }
 
+    /// Starts a command beside the first. It ends with the jail.
+    pub(crate) async fn start(&self, command: Command, stdin: Stdin) -> Result<Process, AskError> {
+        self.ask(|told| Ask::Start(Box::new(command), stdin, told)).await
+    }
+
+    /// Stops the jail until [`Asker::resume`], or until something is asked that needs it to run.
+    pub(crate) async fn pause(&self) -> Result<(), AskError> {
+        self.ask(Ask::Pause).await
+    }
+
+    pub(crate) async fn resume(&self) -> Result<(), AskError> {
+        self.ask(Ask::Resume).await
+    }
+
+    /// Whether the job has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// Waits until the job has ended, and nothing of its jail is left.
     pub(crate) async fn ended(&self) {
         self.0.closed().await;
@@ -118,9 +145,25 @@ impl Asker {
     }
 }
 
-/// Does what was asked. Whoever asked may have gone; it is done all the same.
-pub(super) async fn answer(ask: Ask, jail: &Jail, served: &mut Served) {
+/// Does what was asked. Whoever asked may have gone; it is done all the same. `paused` says whether the jail stands
+/// still from one ask to the next.
+pub(super) async fn answer(ask: Ask, jail: &Jail, served: &mut Served, paused: &mut bool) {
+    if *paused && !matches!(ask, Ask::Freeze(_) | Ask::Mapped(_) | Ask::Pause(_) | Ask::Kill) {
+        go_on(jail);
+        *paused = false;
+    }
     match ask {
+        Ask::Start(command, stdin, told) => {
+            let started = timeout(PATIENCE, jail.start(*command, Stdio::Pipes { stdin })).await;
+            let started = started.map(|started| started.map_err(AskError::Start));
+            drop(told.send(started.unwrap_or(Err(AskError::Slow))));
+        }
+        Ask::Pause(told) => {
+            let stopped = if *paused { Ok(()) } else { jail.freeze().await };
+            *paused = stopped.is_ok();
+            drop(told.send(stopped.map_err(AskError::Freeze)));
+        }
+        Ask::Resume(told) => drop(told.send(Ok(()))),
         Ask::Steer(policy, told) => {
             let steered = timeout(PATIENCE, served.steer(jail, policy)).await;
             let steered = steered.unwrap_or(Err(SteerError::Slow));
@@ -131,16 +174,16 @@ pub(super) async fn answer(ask: Ask, jail: &Jail, served: &mut Served) {
             let connected = connected.map(|stream| stream.map_err(AskError::Connect));
             drop(told.send(connected.unwrap_or(Err(AskError::Slow))));
         }
-        Ask::Freeze(told) => freeze(told, jail).await,
+        Ask::Freeze(told) => freeze(told, jail, *paused).await,
         Ask::Mapped(told) => drop(told.send(Ok(jail.mapped_files()))),
         // Seen to by the owner itself.
         Ask::Kill => jail.kill(),
     }
 }
 
-async fn freeze(told: oneshot::Sender<Result<Frozen, AskError>>, jail: &Jail) {
+async fn freeze(told: oneshot::Sender<Result<Frozen, AskError>>, jail: &Jail, paused: bool) {
     let since = Instant::now();
-    if let Err(error) = jail.freeze().await {
+    if !paused && let Err(error) = jail.freeze().await {
         drop(told.send(Err(AskError::Freeze(error))));
         return;
     }
@@ -150,6 +193,12 @@ async fn freeze(told: oneshot::Sender<Result<Frozen, AskError>>, jail: &Jail) {
     if told.send(Ok(frozen)).is_ok() {
         drop(timeout(LONGEST_FREEZE, thawed).await);
     }
+    if !paused {
+        go_on(jail);
+    }
+}
+
+fn go_on(jail: &Jail) {
     if let Err(error) = jail.thaw() {
         tracing::error!(%error, "a jail could not be thawed; killing it");
         jail.kill();

@@ -128,14 +128,14 @@ impl Books {
 
 /// Which of the two output streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stream {
+pub(super) enum Stream {
     Stdout,
     Stderr,
 }
 
 /// Why a job ended other than by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Ended {
+pub(super) enum Reason {
     ByItself,
     ClientGone,
     ServerStops,
@@ -198,7 +198,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     books.close(&mut jail, |last| row(&outcome, &enforced, last, &ended, network.as_ref())).await;
     // Whoever asks from now on, or has asked and waits, hears that it has ended: all of it.
     drop(asks);
-    metrics.jail_ended(outcome.timed_out, outcome.oom_killed, ended != Ended::ByItself);
+    metrics.jail_ended(outcome.timed_out, outcome.oom_killed, ended != Reason::ByItself);
     if !output_ended && sink.is_stream() {
         // At the client's own pace, as long as it keeps one.
         tokio::select! {
@@ -208,18 +208,18 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     }
     drop(output);
     match ended {
-        Ended::ServerStops => sink.fail("the server stopped").await,
-        Ended::ByItself | Ended::ClientGone | Ended::Killed => {
+        Reason::ServerStops => sink.fail("the server stopped").await,
+        Reason::ByItself | Reason::ClientGone | Reason::Killed => {
             sink.complete(result(&outcome, out, err, enforced, network)).await;
         }
-        Ended::Quota(why) => {
+        Reason::Quota(why) => {
             let result = result(&outcome, out, err, enforced, network);
             sink.complete(ExecResult { error: Some(why), ..result }).await;
         }
     }
 }
 
-fn result(
+pub(super) fn result(
     outcome: &Outcome,
     out: Head,
     err: Head,
@@ -248,11 +248,11 @@ fn result(
     }
 }
 
-fn row(
+pub(super) fn row(
     outcome: &Outcome,
     enforced: &[String],
     last: &Live,
-    ended: &Ended,
+    ended: &Reason,
     network: Option<&NetworkUse>,
 ) -> JailEnd {
     // A server that stops may have lost the group before it could be read: then the last sample.
@@ -267,11 +267,11 @@ fn row(
         stdout: Some(last.stdout.text()),
         stderr: Some(last.stderr.text()),
         error: match ended {
-            Ended::ByItself => None,
-            Ended::ClientGone => Some("the client went away".to_owned()),
-            Ended::ServerStops => Some("the server stopped".to_owned()),
-            Ended::Killed => Some("killed on request".to_owned()),
-            Ended::Quota(why) => Some(why.clone()),
+            Reason::ByItself => None,
+            Reason::ClientGone => Some("the client went away".to_owned()),
+            Reason::ServerStops => Some("the server stopped".to_owned()),
+            Reason::Killed => Some("killed on request".to_owned()),
+            Reason::Quota(why) => Some(why.clone()),
         },
         enforced: enforced.to_vec(),
         network: network.map(|network| serde_json::json!(network)),
@@ -291,20 +291,21 @@ async fn end(
     live: &LiveRows,
     stop: &CancellationToken,
     (served, asks, meter): (&mut Served, &mut mpsc::Receiver<Ask>, Option<&Meter>),
-) -> (Outcome, Ended) {
+) -> (Outcome, Reason) {
+    let mut paused = false;
     let mut used_up = std::pin::pin!(Meter::used_up(meter));
     let mut ticks = interval_at(Instant::now() + SAMPLE, SAMPLE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let ended = tokio::select! {
-            outcome = jail.wait(limit) => return (outcome, Ended::ByItself),
-            () = sink.gone() => Ended::ClientGone,
-            () = stop.cancelled() => Ended::ServerStops,
-            why = used_up.as_mut() => Ended::Quota(why),
+            outcome = jail.wait(limit) => return (outcome, Reason::ByItself),
+            () = sink.gone() => Reason::ClientGone,
+            () = stop.cancelled() => Reason::ServerStops,
+            why = used_up.as_mut() => Reason::Quota(why),
             Some(ask) = asks.recv() => match ask {
-                Ask::Kill => Ended::Killed,
+                Ask::Kill => Reason::Killed,
                 ask => {
-                    answer(ask, jail, served).await;
+                    answer(ask, jail, served, &mut paused).await;
                     continue;
                 }
             },
@@ -319,18 +320,22 @@ async fn end(
             }
         };
         jail.kill();
+        if paused {
+            // A process that stands still does not die everywhere; one that is killed goes no further.
+            drop(jail.thaw());
+        }
         return (jail.wait(limit).await, ended);
     }
 }
 
-fn apart(
+pub(super) fn apart(
     pipes: Option<Pipes>,
 ) -> (Option<pipe::Sender>, Option<pipe::Receiver>, Option<pipe::Receiver>) {
     pipes.map_or((None, None, None), |pipes| (pipes.stdin, Some(pipes.stdout), Some(pipes.stderr)))
 }
 
 /// Gives a command what it shall read, and then its end.
-async fn feed(input: Option<(pipe::Sender, Input)>) {
+pub(super) async fn feed(input: Option<(pipe::Sender, Input)>) {
     use tokio::io::AsyncWriteExt as _;
     // A command may end, or close its input, before it has read everything.
     match input {
@@ -347,7 +352,7 @@ async fn feed(input: Option<(pipe::Sender, Input)>) {
 }
 
 /// Reads a stream to its end into the result's head, the ledger's tail and the client's events.
-async fn read(
+pub(super) async fn read(
     pipe: Option<pipe::Receiver>,
     stream: Stream,
     id: i64,
@@ -402,14 +407,14 @@ async fn deliver(events: &mpsc::Sender<Event>, event: Event) {
 }
 
 impl Sink {
-    fn events(&self) -> Option<(mpsc::Sender<Event>, Cut)> {
+    pub(super) fn events(&self) -> Option<(mpsc::Sender<Event>, Cut)> {
         match self {
             Self::Result(_) => None,
             Self::Events(events, cut) => Some((events.clone(), *cut)),
         }
     }
 
-    async fn send(&mut self, event: Event) {
+    pub(super) async fn send(&mut self, event: Event) {
         if let Self::Events(events, _) = self {
             // One that is gone is noticed by `gone`.
             drop(events.send(event).await);
@@ -423,7 +428,7 @@ impl Sink {
         }
     }
 
-    async fn complete(self, result: ExecResult) {
+    pub(super) async fn complete(self, result: ExecResult) {
         match self {
             Self::Result(sender) => drop(sender.send(result)),
             Self::Events(events, _) => deliver(&events, Event::Completed(result)).await,
@@ -431,7 +436,7 @@ impl Sink {
     }
 
     /// Completes when nobody listens any more.
-    async fn gone(&mut self) {
+    pub(super) async fn gone(&mut self) {
         match self {
             Self::Result(sender) => sender.closed().await,
             Self::Events(events, _) => events.closed().await,
@@ -443,7 +448,7 @@ impl Sink {
     }
 
     /// Says that there is no result. Of a dropped channel the waiting caller makes an error.
-    async fn fail(self, message: &'static str) {
+    pub(super) async fn fail(self, message: &'static str) {
         if let Self::Events(events, _) = self {
             deliver(&events, Event::Failed { message }).await;
         }

@@ -30,7 +30,7 @@ use crate::metrics::Metrics;
 use crate::network::{self, PhantomAccess, Plan, Served};
 
 /// Events that may wait for a slow client. When they do, the jail's own output waits in its pipe.
-const EVENT_QUEUE: usize = 16;
+pub(super) const EVENT_QUEUE: usize = 16;
 
 /// Runs jobs. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -105,8 +105,8 @@ impl Executor {
     /// Starts a job; what it gives can be waited for. Dropping it ends the job.
     pub(crate) async fn begin_run(&self, job: Job) -> Result<Begun, ExecError> {
         let (result, wait) = oneshot::channel();
-        let id = self.begin(job, Sink::Result(result)).await?;
-        Ok(Begun { id, wait })
+        let born = self.begin(job, Sink::Result(result)).await?;
+        Ok(Begun { id: born.id, pid: born.pid, enforced: born.enforced, wait })
     }
 
     /// Takes places for several jobs at once, or none.
@@ -158,6 +158,23 @@ impl Executor {
         parts.engine.warm(&start).await.map_err(ExecError::Spawn)
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.0.parts.store
+    }
+
+    /// Until the server is told to stop.
+    pub(super) async fn stopping(&self) {
+        self.0.stop.cancelled().await;
+    }
+
+    /// The search path inside a jail with these settings.
+    pub(crate) fn search_path(&self, settings: &Settings) -> Result<String, ExecError> {
+        let flavors = flavors::find(&self.0.parts.flavors, settings.flavors())?;
+        let image = settings.image.as_deref();
+        let image = image.map(|name| images::find(&self.0.parts.images, name)).transpose()?;
+        Ok(flavors::search_path(&flavors, image.as_ref().and_then(Image::search_path)))
+    }
+
     /// Kills what runs and waits until every row is closed.
     pub(crate) async fn close(&self) {
         self.0.stop.cancel();
@@ -165,7 +182,7 @@ impl Executor {
         self.0.tasks.wait().await;
     }
 
-    async fn begin(&self, mut job: Job, sink: Sink) -> Result<i64, ExecError> {
+    async fn begin(&self, mut job: Job, sink: Sink) -> Result<Born, ExecError> {
         let place = match job.place.take() {
             Some(place) => place,
             None => self.0.places.take_one(&job.tenant)?,
@@ -178,7 +195,8 @@ impl Executor {
             match this.start(job, place).await {
                 Ok(owned) => {
                     // The caller may be gone already; the owner will notice by its sink.
-                    drop(begun.send(Ok(owned.books.id)));
+                    let (pid, enforced) = (owned.running.jail.pid(), owned.running.enforced.clone());
+                    drop(begun.send(Ok(Born { id: owned.books.id, pid, enforced })));
                     owner::own(owned, sink, &this.0.stop).await;
                 }
                 Err(error) => drop(begun.send(Err(error))),
@@ -286,7 +304,7 @@ impl Executor {
         }
     }
 
-    async fn close_unstarted(&self, id: i64, error: &ExecError) {
+    pub(super) async fn close_unstarted(&self, id: i64, error: &ExecError) {
         let told = match error {
             // What failed on the host is the operator's to read, in the log.
             ExecError::Spawn(_) | ExecError::Network(_) => {
@@ -305,11 +323,22 @@ impl Executor {
     }
 }
 
+/// What is known of a jail from its beginning.
+#[derive(Debug)]
+struct Born {
+    id: i64,
+    pid: u32,
+    enforced: Vec<String>,
+}
+
 /// A job that runs.
 #[derive(Debug)]
 pub(crate) struct Begun {
     /// Of its row.
     pub(crate) id: i64,
+    /// Of the jail's init, on the host.
+    pub(crate) pid: u32,
+    pub(crate) enforced: Vec<String>,
     wait: oneshot::Receiver<ExecResult>,
 }
 

@@ -12,6 +12,7 @@ use axum::http::uri::{PathAndQuery, Scheme};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use egress::{DialError, Dialler, HostName};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use ids::WorkspaceId;
@@ -42,6 +43,8 @@ pub(crate) enum ForwardError {
         #[source]
         source: AskError,
     },
+    #[error("the workspace's agent does not answer")]
+    Agent(#[source] Box<hyper_util::client::legacy::Error>),
     #[error("the backend could not be reached")]
     Dial(#[from] DialError),
     #[error("the backend's URL cannot be used")]
@@ -134,7 +137,29 @@ impl Forwarder {
     async fn send(
         &self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        request: Request,
+    ) -> Result<Response, ForwardError> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let stop = self.0.stop.clone();
+        self.0.tasks.spawn(async move {
+            stop.run_until_cancelled(connection.with_upgrades()).await.map(drop)
+        });
+        let send = async move |mut request: Request| {
+            let origin = request.uri().path_and_query().map_or("/", PathAndQuery::as_str).parse();
+            *request.uri_mut() = origin.map_err(|_| ForwardError::Url)?;
+            let answered = timeout(HEAD, sender.send_request(request)).await;
+            Ok(answered.map_err(|_| ForwardError::Slow)??)
+        };
+        self.exchange(request, (), send).await
+    }
+
+    /// Sends a request and gives its answer, without what is between two hops. If both sides change to another
+    /// protocol, what they say is passed on until one ends; `held` is dropped then.
+    pub(crate) async fn exchange(
+        &self,
         mut request: Request,
+        held: impl Send + 'static,
+        send: impl AsyncFnOnce(Request) -> Result<hyper::Response<Incoming>, ForwardError>,
     ) -> Result<Response, ForwardError> {
         let upgrade = upgrade_of(request.headers());
         strip_hop_by_hop(request.headers_mut());
@@ -145,15 +170,7 @@ impl Forwarder {
             request.headers_mut().insert(UPGRADE, protocol.clone());
             hyper::upgrade::on(&mut request)
         });
-        let origin = request.uri().path_and_query().map_or("/", PathAndQuery::as_str).parse();
-        *request.uri_mut() = origin.map_err(|_| ForwardError::Url)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let stop = self.0.stop.clone();
-        self.0.tasks.spawn(async move {
-            stop.run_until_cancelled(connection.with_upgrades()).await.map(drop)
-        });
-        let answered = timeout(HEAD, sender.send_request(request)).await;
-        let mut response = answered.map_err(|_| ForwardError::Slow)??;
+        let mut response = send(request).await?;
         // Ours to the client, whatever the other side speaks.
         *response.version_mut() = axum::http::Version::HTTP_11;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -161,9 +178,10 @@ impl Forwarder {
             let server = hyper::upgrade::on(&mut response);
             if let Some(client) = client {
                 let stop = self.0.stop.clone();
-                self.0
-                    .tasks
-                    .spawn(async move { stop.run_until_cancelled(relay(client, server)).await });
+                self.0.tasks.spawn(async move {
+                    stop.run_until_cancelled(relay(client, server)).await;
+                    drop(held);
+                });
             }
             strip_hop_by_hop(response.headers_mut());
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));

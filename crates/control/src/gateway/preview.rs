@@ -2,7 +2,7 @@
 
 use axum::extract::{Request, State};
 use axum::http::header::{
-    CONTENT_SECURITY_POLICY, COOKIE, HeaderName, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    CONTENT_SECURITY_POLICY, COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
 };
 use axum::http::uri::PathAndQuery;
 use axum::response::Response;
@@ -67,7 +67,12 @@ pub(crate) async fn preview(
     without_credentials(request.headers_mut());
     request.headers_mut().remove(COOKIE);
     let mut response = app.forwarder.to_port(&workspace.id, port, request).await?;
-    let headers = response.headers_mut();
+    leave_origin(response.headers_mut());
+    Ok(response)
+}
+
+/// Takes from an answer of a jail whatever would speak for the API's origin, and shuts its pages in one of their own.
+pub(crate) fn leave_origin(headers: &mut HeaderMap) {
     for name in OF_THE_ORIGIN {
         headers.remove(name);
     }
@@ -77,8 +82,7 @@ pub(crate) async fn preview(
     for name in shared {
         headers.remove(name);
     }
-    response.headers_mut().append(CONTENT_SECURITY_POLICY, SANDBOX);
-    Ok(response)
+    headers.append(CONTENT_SECURITY_POLICY, SANDBOX);
 }
 
 /// What follows the port, as it was sent.

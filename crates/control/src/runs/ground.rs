@@ -72,6 +72,7 @@ pub(super) async fn put_on(
     let overlay = jail::Layers {
         lower: trees.iter().map(|tree| layers.trees().files(&tree.id)).collect(),
         upper: layers.trees().directory(&upper.id),
+        home: false,
     };
     job.ground = if cloned.is_some() {
         Ground::Layered { layers: overlay, workspace: Access::ReadOnly }

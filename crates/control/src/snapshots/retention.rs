@@ -7,13 +7,14 @@ use store::Store;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::agents::Agents;
 use crate::config::{Persistence, SnapshotRetention};
 use crate::workspaces::Workspaces;
 
 /// Keeps house until told to stop.
 pub(crate) async fn keep_house(
     persistence: Persistence,
-    workspaces: Workspaces,
+    (workspaces, agents): (Workspaces, Agents),
     store: Store,
     stop: CancellationToken,
 ) {
@@ -26,6 +27,7 @@ pub(crate) async fn keep_house(
     tokio::join!(
         every(persistence.idle_check_secs, &stop, async || {
             report(workspaces.pause_idle().await.map(drop), "idle workspaces were not looked for");
+            report(agents.pause_idle().await.map(drop), "idle agents were not looked for");
         }),
         every(persistence.snapshots.tick_secs, &stop, async || {
             let removed = remove_old(&store, persistence.snapshots).await;

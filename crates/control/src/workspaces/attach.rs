@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use utoipa::IntoParams;
 
-use super::routes::job;
+use super::routes::{errand, stream};
 use super::wire::WorkspaceExec;
 use crate::app::App;
 use crate::caller::Caller;
@@ -62,8 +62,8 @@ pub(crate) async fn attach(
     let exec: WorkspaceExec = serde_json::from_str(&query.exec)
         .map_err(|error| ApiError::said(Kind::Invalid, format!("exec: {error}")))?;
     let (pieces, input) = mpsc::channel(QUEUE);
-    let job = job(&app, &caller, &id, exec, Some(Input::Live(input))).await?;
-    let events = app.executor.stream(job, Cut::Raw).await?;
+    let errand = errand(&app, &caller, &id, exec, Some(Input::Live(input))).await?;
+    let events = stream(&app, errand, Cut::Raw).await?;
     let mut body = request.into_body().into_data_stream();
     // It ends with the body, or when nobody takes any more: the command has ended.
     app.executor.tasks().spawn(async move {

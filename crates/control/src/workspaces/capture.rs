@@ -20,13 +20,16 @@ pub(crate) struct Captured {
     pub(crate) copied: Mirrored,
 }
 
-/// Copies a tree that a jail writes to. `shown` are the parts of it that the jail sees under `/`.
+/// Where a jail sees the parts of a tree, and what they are called in it.
+pub(crate) type Part = (&'static str, &'static str);
+
+/// Copies a tree that a jail writes to. `shown` are the parts of it that the jail sees.
 pub(crate) async fn captured(
     layers: &Layers,
     owner: Owner,
     upper: &TreeId,
     running: &Asker,
-    shown: &[&str],
+    shown: &[Part],
 ) -> Result<Captured, CaptureError> {
     let scratch = layers.scratch(owner, false).await?;
     let trees = layers.trees();
@@ -41,9 +44,13 @@ pub(crate) async fn captured(
     let mut frozen = running.freeze().await?;
     let hot = before.zip(frozen.mapped.take()).map(|(before, now)| {
         // As seen from the top of the tree.
-        let below = |path: Vec<u8>| path.strip_prefix(b"/").map(<[u8]>::to_vec);
-        let known = |path: &Vec<u8>| shown.iter().any(|part| path.starts_with(part.as_bytes()));
-        before.into_iter().chain(now).filter_map(below).filter(known).collect::<HashSet<_>>()
+        let below = |path: Vec<u8>| {
+            shown.iter().find_map(|(seen, part)| {
+                let rest = path.strip_prefix(seen.as_bytes())?;
+                Some([part.as_bytes(), rest].concat())
+            })
+        };
+        before.into_iter().chain(now).filter_map(below).collect::<HashSet<_>>()
     });
     let second = blocking(move || mirror.pass(&hot.as_ref().map_or(Hot::All, Hot::These))).await?;
     let freeze = frozen.thaw()?;

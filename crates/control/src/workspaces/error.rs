@@ -24,6 +24,14 @@ pub(crate) enum WorkspaceError {
     NoParent,
     #[error("another exec is in flight against this workspace")]
     Busy,
+    #[error(
+        "memory_mb: an agent runs in this workspace, and the command joins its jail, whose memory they share: leave it out"
+    )]
+    GuestLimit,
+    #[error(
+        "session_id: an agent runs in this workspace under another session, and its jail's proxy knows no other"
+    )]
+    GuestSession,
     #[error("fork.count must be 1..={MOST_FORKS}")]
     ForkCount,
     #[error("idle_timeout_secs must be at most {LONGEST_IDLE_SECS}")]
@@ -97,8 +105,15 @@ impl From<WorkspaceError> for ApiError {
             E::Clone(error) => error.into(),
             E::Exec(error) => error.into(),
             E::Missing(_) | E::NoSnapshot(_) => Self::new(Kind::NotFound, error),
-            E::Busy | E::Unmergeable | E::DomainTaken(_) => Self::new(Kind::Conflict, error),
-            E::NoParent | E::ForkCount | E::Idle | E::FlavorGone(_) | E::ImageGone(_) => {
+            E::Busy | E::Unmergeable | E::DomainTaken(_) | E::GuestSession => {
+                Self::new(Kind::Conflict, error)
+            }
+            E::GuestLimit
+            | E::NoParent
+            | E::ForkCount
+            | E::Idle
+            | E::FlavorGone(_)
+            | E::ImageGone(_) => {
                 Self::new(Kind::Invalid, error)
             }
             E::WorkspaceQuota(_) | E::ByteQuota { .. } => Self::new(Kind::TooMany, error),

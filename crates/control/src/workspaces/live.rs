@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use ids::WorkspaceId;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 
-use crate::exec::Asker;
+use crate::exec::{Asker, Resident};
 
 /// All workspaces that somebody is busy with. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -17,8 +17,18 @@ pub(crate) struct Live(Arc<StdMutex<HashMap<WorkspaceId, Arc<Desk>>>>);
 struct Desk {
     /// Held by whoever changes which trees the workspace stands on.
     gate: Arc<Mutex<()>>,
-    running: StdMutex<Option<Asker>>,
+    running: StdMutex<Option<Running>>,
     ended: Notify,
+}
+
+/// What runs over a workspace.
+#[derive(Debug)]
+struct Running {
+    asker: Asker,
+    /// Who lives there, if others may come beside.
+    resident: Option<Resident>,
+    /// Whether a guest is there.
+    guest: bool,
 }
 
 /// The right to change a workspace's trees, and to look at what runs over them.
@@ -29,6 +39,10 @@ pub(super) struct Turn {
     id: WorkspaceId,
     _gate: OwnedMutexGuard<()>,
 }
+
+/// That a guest is there. Dropped when nothing of its command is left.
+#[derive(Debug)]
+pub(super) struct Visit(Arc<Desk>);
 
 /// That a command runs. Dropped when nothing of its jail is left.
 #[derive(Debug)]
@@ -56,7 +70,16 @@ impl Live {
     /// Through which the running command's owner is asked, if there is one.
     pub(crate) fn running(&self, id: &WorkspaceId) -> Option<Asker> {
         let desk = self.lock().get(id).cloned()?;
-        lock(&desk.running).clone()
+        lock(&desk.running).as_ref().map(|running| running.asker.clone())
+    }
+
+    /// Says who lives in what runs now: from here on, guests may come.
+    pub(crate) fn settle(&self, id: &WorkspaceId, resident: Resident) {
+        if let Some(desk) = self.lock().get(id)
+            && let Some(running) = lock(&desk.running).as_mut()
+        {
+            running.resident = Some(resident);
+        }
     }
 
     fn desk(&self, id: &WorkspaceId) -> Arc<Desk> {
@@ -70,12 +93,26 @@ impl Live {
 
 impl Turn {
     pub(super) fn running(&self) -> Option<Asker> {
-        lock(&self.desk.running).clone()
+        lock(&self.desk.running).as_ref().map(|running| running.asker.clone())
+    }
+
+    /// Who lives there and lets guests in, if nobody else is one.
+    pub(super) fn visit(&self) -> Option<(Resident, Asker, Visit)> {
+        let mut running = lock(&self.desk.running);
+        let running = running.as_mut().filter(|running| !running.guest)?;
+        let resident = running.resident.clone()?;
+        running.guest = true;
+        Some((resident, running.asker.clone(), Visit(Arc::clone(&self.desk))))
+    }
+
+    /// Whether a guest is there.
+    pub(super) fn has_guest(&self) -> bool {
+        lock(&self.desk.running).as_ref().is_some_and(|running| running.guest)
     }
 
     /// Says that a command runs; what is given second hears of its end.
     pub(super) fn begin(&self, asker: Asker) -> (Busy, oneshot::Receiver<()>) {
-        *lock(&self.desk.running) = Some(asker);
+        *lock(&self.desk.running) = Some(Running { asker, resident: None, guest: false });
         let (ended, hear) = oneshot::channel();
         (Busy { desk: Arc::clone(&self.desk), ended: Some(ended) }, hear)
     }
@@ -99,6 +136,14 @@ impl Drop for Turn {
         // This one, and the one in the table.
         if Arc::strong_count(&self.desk) == 2 && lock(&self.desk.running).is_none() {
             desks.remove(&self.id);
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        if let Some(running) = lock(&self.0.running).as_mut() {
+            running.guest = false;
         }
     }
 }

@@ -231,6 +231,21 @@ impl Workspaces {
         Ok(paused)
     }
 
+    /// Puts a workspace aside in which something lives, which stands still already. Gives whether it was: a
+    /// guest is a reason not to.
+    pub(crate) async fn pause_resident(&self, id: &WorkspaceId) -> Result<bool, WorkspaceError> {
+        let (this, id) = (self.clone(), id.clone());
+        self.whole(async move {
+            let (workspace, turn) = this.in_turn(&id).await?;
+            if turn.has_guest() || workspace.paused_at.is_some() {
+                return Ok(false);
+            }
+            this.pause(workspace, &turn).await?;
+            Ok(true)
+        })
+        .await
+    }
+
     async fn pause(&self, workspace: Workspace, turn: &Turn) -> Result<(), WorkspaceError> {
         let mut taken = self.take(&workspace, turn).await?;
         let name = format!("auto:{}", workspace.id);
@@ -269,8 +284,9 @@ impl Workspaces {
         running: &Asker,
     ) -> Result<Option<Captured>, WorkspaceError> {
         let owner = self.owner_of(&workspace.tenant).await?;
-        let both = ["workspace", "output"];
-        match captured(self.layers(), owner, &workspace.upper, running, &both).await {
+        let parts =
+            [("/workspace", "workspace"), ("/output", "output"), ("/home/agent", "home")];
+        match captured(self.layers(), owner, &workspace.upper, running, &parts).await {
             Ok(captured) => Ok(Some(captured)),
             Err(CaptureError::Ask(AskError::Ended)) => {
                 turn.idle().await;

@@ -1,25 +1,28 @@
 //! `/v1/workspaces`
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
+use futures_util::future::join_all;
 use httpkit::{ApiError, Json, JsonPair, Kind, Path, Query};
 use ids::TenantId;
 use serde::Deserialize;
-use store::{JailKind, Page, Workspace};
+use store::{JailKind, Page, Whose, Workspace};
+use tokio::sync::mpsc::Receiver;
 use utoipa::IntoParams;
 
 use super::domains;
 use super::moments::Family;
-use super::service::{NewExec, NewWorkspace};
+use super::service::{Errand, NewExec, NewWorkspace};
 use super::wire::{
-    CreateWorkspace, CreateWorkspaceBody, ForkWorkspace, Forked, FromSnapshot, PatchWorkspace,
+    CreateWorkspace, CreateWorkspaceBody, Fork, ForkWorkspace, Forked, FromSnapshot, PatchWorkspace,
     RestoreWorkspace, TakeSnapshot, WorkspaceExec, WorkspaceList, WorkspaceView,
 };
+use crate::agents;
 use crate::app::App;
 use crate::caller::{Caller, ForTenant};
 use crate::edge::internal;
-use crate::exec::{Cut, ExecOptions, ExecResult, Input, Job};
+use crate::exec::{Cut, Event, ExecOptions, ExecResult, Input};
 use crate::git::GitSpec;
 use crate::jails::{DEFAULT_LIMIT, MOST_ROWS, capped};
 use crate::openapi::ErrorBody;
@@ -140,7 +143,10 @@ pub(crate) async fn delete(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    app.workspaces.delete(caller.sees(None)?, &id).await?;
+    let whose = caller.sees(None)?;
+    let workspace = app.workspaces.get(whose, &id).await?;
+    app.agents.end_if_any(&workspace.id).await?;
+    app.workspaces.delete(whose, &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -159,8 +165,10 @@ pub(crate) async fn exec(
     Path(id): Path<String>,
     Json(body): Json<WorkspaceExec>,
 ) -> Result<axum::Json<ExecResult>, ApiError> {
-    let job = job(&app, &caller, &id, body, None).await?;
-    Ok(axum::Json(app.executor.run(job).await?))
+    Ok(axum::Json(match errand(&app, &caller, &id, body, None).await? {
+        Errand::Alone(job) => app.executor.run(*job).await?,
+        Errand::Beside(guest) => app.executor.run_guest(*guest).await?,
+    }))
 }
 
 /// `POST /v1/workspaces/{id}/exec/stream`
@@ -179,8 +187,8 @@ pub(crate) async fn exec_stream(
     Path(id): Path<String>,
     Json(body): Json<WorkspaceExec>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let job = job(&app, &caller, &id, body, None).await?;
-    Ok(runs::frames(app.executor.stream(job, Cut::Lines).await?))
+    let errand = errand(&app, &caller, &id, body, None).await?;
+    Ok(runs::frames(stream(&app, errand, Cut::Lines).await?))
 }
 
 /// `POST /v1/workspaces/{id}/fork`
@@ -191,20 +199,46 @@ pub(crate) async fn exec_stream(
     (status = 404, description = "There is none", body = ErrorBody),
     (status = 409, description = "The command that runs cannot be frozen", body = ErrorBody),
     (status = 429, description = "A quota, which is named", body = ErrorBody),
+    (status = 502, description = "An agent did not come up: there are no forks", body = ErrorBody),
 ))]
 pub(crate) async fn fork(
     State(app): State<App>,
     caller: Caller,
     Path(id): Path<String>,
+    headers: HeaderMap,
     Json(body): Json<ForkWorkspace>,
 ) -> Result<(StatusCode, axum::Json<Forked>), ApiError> {
     check_label(body.label.as_deref())?;
     let whose = caller.sees(None)?;
+    let agent = match body.agent {
+        None => None,
+        Some(asked) => {
+            let workspace = app.workspaces.get(whose, &id).await?;
+            Some(asked.over(app.agents.settings(&workspace.id).await?.unwrap_or_default())?)
+        }
+    };
     let family = app.workspaces.fork(whose, &id, body.count, body.label.as_deref()).await?;
     let Family { parent, forks, snapshot, freeze } = family;
+    let begun = forks.iter().map(|fork| async {
+        let Some(agent) = agent.clone() else { return Ok(None) };
+        agents::begin(&app, &caller, &headers, fork.clone(), agent).await.map(Some)
+    });
+    let begun: Result<Vec<_>, ApiError> = join_all(begun).await.into_iter().collect();
+    let begun = match begun {
+        Ok(begun) => begun,
+        Err(error) => {
+            // All of what was asked for, or nothing.
+            for fork in &forks {
+                app.agents.end_if_any(&fork.id).await?;
+                app.workspaces.delete(Whose::Everyone, fork.id.as_str()).await?;
+            }
+            return Err(error);
+        }
+    };
+    let shown = |(workspace, agent)| Fork { workspace: view(&app, &caller, workspace), agent };
     let forked = Forked {
         parent: view(&app, &caller, parent),
-        forks: forks.into_iter().map(|fork| view(&app, &caller, fork)).collect(),
+        forks: forks.into_iter().zip(begun).map(shown).collect(),
         snapshot_id: snapshot.id.into(),
         freeze_ms: freeze.map(|freeze| freeze.as_secs_f64() * 1000.0),
     };
@@ -274,13 +308,25 @@ pub(crate) async fn snapshot(
     Ok((StatusCode::CREATED, axum::Json(view)))
 }
 
-pub(super) async fn job(
+/// What happens on an errand, as it happens.
+pub(super) async fn stream(
+    app: &App,
+    errand: Errand,
+    cut: Cut,
+) -> Result<Receiver<Event>, ApiError> {
+    Ok(match errand {
+        Errand::Alone(job) => app.executor.stream(*job, cut).await?,
+        Errand::Beside(guest) => app.executor.stream_guest(*guest, cut).await?,
+    })
+}
+
+pub(super) async fn errand(
     app: &App,
     caller: &Caller,
     id: &str,
     body: WorkspaceExec,
     input: Option<Input>,
-) -> Result<Job, ApiError> {
+) -> Result<Errand, ApiError> {
     let whose = caller.sees(None)?;
     let workspace = app.workspaces.get(whose, id).await?;
     runs::check_words("cmd", std::iter::once(&body.cmd).chain(&body.args))?;
@@ -305,7 +351,7 @@ pub(super) async fn job(
         session,
         stdin: input.or(body.stdin.map(Input::Text)),
     };
-    Ok(app.workspaces.job(&workspace, new, JailKind::Workspace).await?)
+    Ok(app.workspaces.errand(&workspace, new, JailKind::Workspace).await?)
 }
 
 /// Names that a program could not read back as they were sent are refused.

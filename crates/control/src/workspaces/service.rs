@@ -11,11 +11,11 @@ use tokio_util::task::TaskTracker;
 use super::config::{config, options};
 use super::error::{LONGEST_IDLE_SECS, WorkspaceError, missing};
 use super::labels;
-use super::live::Live;
+use super::live::{Live, Turn};
 use crate::config::Quotas;
 use crate::exec::{
-    Asker, ExecError, Executor, Ground, Held, Input, Job, Program, SessionAccess, Settings,
-    flavors, images,
+    Asker, ExecError, ExecOptions, Executor, Ground, Guest, Held, Input, Job, NetworkSpec, Program,
+    SessionAccess, Settings, flavors, images,
 };
 use crate::git::{Cloner, Destination, Repository};
 use crate::layers::{Chain, LayerError, Layers, blocking};
@@ -41,6 +41,48 @@ pub(crate) struct NewExec {
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) session: Option<SessionAccess>,
     pub(crate) stdin: Option<Input>,
+}
+
+/// A program that lives in a workspace: it stays until it is ended, and lets commands in beside it.
+#[derive(Debug)]
+pub(crate) struct NewResident {
+    pub(crate) program: String,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
+    pub(crate) session: Option<SessionAccess>,
+    /// What the workspace says in other cases.
+    pub(crate) options: ExecOptions,
+    /// Flavors beside the workspace's own.
+    pub(crate) flavors: Vec<String>,
+    /// Read-only, as flavors are put in.
+    pub(crate) directories: Vec<(String, std::path::PathBuf)>,
+}
+
+/// How a command comes to run.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// In a jail of its own.
+    Alone(Box<Job>),
+    /// In the jail that is there, beside who lives in it.
+    Beside(Box<Guest>),
+}
+
+/// How long a resident may stay: until it is ended.
+const FOR_GOOD: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Who takes hold of a workspace.
+#[derive(Debug)]
+struct Occupation {
+    kind: JailKind,
+    settings: Settings,
+    program: String,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    session: Option<SessionAccess>,
+    stdin: Option<Input>,
+    directories: Vec<(String, std::path::PathBuf)>,
+    /// Whether the home directory is the workspace's, and stays.
+    home: bool,
 }
 
 /// Workspaces of all tenants. Cheap to clone.
@@ -236,20 +278,123 @@ impl Workspaces {
         Ok(())
     }
 
-    /// From a command to a job that holds the workspace while it runs.
-    pub(crate) async fn job(
+    /// From a command to what runs it: a job that holds the workspace meanwhile, or a guest of who lives there.
+    pub(crate) async fn errand(
         &self,
         workspace: &Workspace,
         new: NewExec,
         kind: JailKind,
+    ) -> Result<Errand, WorkspaceError> {
+        let turn = self.0.live.turn(&workspace.id).await;
+        // As it is now: while we waited it may have been paused, restored or deleted.
+        let workspace = self.get(Whose::Everyone, workspace.id.as_str()).await?;
+        if turn.running().is_some() {
+            return self.guest(&turn, &workspace, new).await.map(|guest| Errand::Beside(guest.into()));
+        }
+        let settings = self.settings(&workspace, &new)?;
+        let occupation = Occupation {
+            kind,
+            settings,
+            program: new.program,
+            arguments: new.arguments,
+            environment: new.environment,
+            session: new.session,
+            stdin: new.stdin,
+            directories: Vec::new(),
+            home: false,
+        };
+        Ok(Errand::Alone(self.occupy(&turn, workspace, occupation).await?.into()))
+    }
+
+    /// A job that lives in the workspace, with a home that stays.
+    pub(crate) async fn resident(
+        &self,
+        workspace: &Workspace,
+        new: NewResident,
     ) -> Result<Job, WorkspaceError> {
         let turn = self.0.live.turn(&workspace.id).await;
         if turn.running().is_some() {
             return Err(WorkspaceError::Busy);
         }
-        // As it is now: while we waited it may have been paused, restored or deleted.
         let workspace = self.get(Whose::Everyone, workspace.id.as_str()).await?;
-        let settings = self.settings(&workspace, &new)?;
+        let kept = options(&workspace.config).map_err(WorkspaceError::Config)?;
+        let mut flavors = new.flavors;
+        flavors.extend(kept.flavors.unwrap_or_default());
+        // It is asked over the loopback interface, which a closed network lacks; nothing is outside of either.
+        let network = match new.options.network.or(kept.network) {
+            None | Some(NetworkSpec::None) => NetworkSpec::Loopback,
+            Some(network) => network,
+        };
+        let options = ExecOptions {
+            network: Some(network),
+            seccomp: kept.seccomp,
+            image: kept.image,
+            flavors: Some(flavors),
+            ..new.options
+        };
+        let mut settings =
+            options.settings(self.0.executor.config()).map_err(WorkspaceError::Options)?;
+        settings.limits.timeout = FOR_GOOD;
+        let occupation = Occupation {
+            kind: JailKind::Workspace,
+            settings,
+            program: new.program,
+            arguments: new.arguments,
+            environment: new.environment,
+            session: new.session,
+            stdin: None,
+            directories: new.directories,
+            home: true,
+        };
+        self.occupy(&turn, workspace, occupation).await
+    }
+
+    /// A command beside who lives in the jail that is there.
+    async fn guest(
+        &self,
+        turn: &Turn,
+        workspace: &Workspace,
+        new: NewExec,
+    ) -> Result<Guest, WorkspaceError> {
+        let (resident, asker, visit) = turn.visit().ok_or(WorkspaceError::Busy)?;
+        if new.memory_mb.is_some() {
+            return Err(WorkspaceError::GuestLimit);
+        }
+        let session = new.session.as_ref().map(|session| session.id.clone());
+        if session.is_some() && session != resident.session {
+            return Err(WorkspaceError::GuestSession);
+        }
+        let settings = self.settings(workspace, &new)?;
+        let label = label(workspace, &new.program);
+        let mut held = Held::default();
+        held.keep(visit);
+        let place = self.0.executor.reserve(&workspace.tenant, 1)?;
+        held.keep(place);
+        self.0.store.touch_workspace(&workspace.id, Timestamp::now()).await?;
+        let given = new.session.into_iter().flat_map(|session| session.environment);
+        Ok(Guest {
+            tenant: workspace.tenant.clone(),
+            label,
+            resident,
+            asker,
+            program: new.program,
+            arguments: new.arguments,
+            environment: given.chain(new.environment).collect(),
+            session,
+            stdin: new.stdin,
+            timeout: settings.limits.timeout,
+            held,
+        })
+    }
+
+    /// Takes hold of a workspace in which nothing runs.
+    async fn occupy(
+        &self,
+        turn: &Turn,
+        workspace: Workspace,
+        new: Occupation,
+    ) -> Result<Job, WorkspaceError> {
+        let settings = new.settings;
         self.check_trees(&settings)?;
         self.check_bytes(&workspace.tenant).await?;
         let (chain, mut held) = (self.chain(&workspace).await?, Held::default());
@@ -258,7 +403,10 @@ impl Workspaces {
         let (trees, upper, alone) =
             (Arc::clone(self.0.layers.trees()), workspace.upper.clone(), workspace.base.is_none());
         blocking(move || trees.make(&upper, owner, alone)).await?;
-        let layers = self.0.layers.overlay(&chain, &workspace.upper);
+        let layers = jail::Layers {
+            home: new.home,
+            ..self.0.layers.overlay(&chain, &workspace.upper)
+        };
         held.keep(chain);
         let place = self.0.executor.reserve(&workspace.tenant, 1)?.pop();
         let (asker, asks) = Asker::new();
@@ -266,8 +414,7 @@ impl Workspaces {
         held.keep(busy);
         self.0.store.touch_workspace(&workspace.id, Timestamp::now()).await?;
         self.note_end(workspace.id.clone(), ended);
-        let command: String = new.program.chars().take(256).collect();
-        let label = format!("workspace:{}/{command}", workspace.id);
+        let label = label(&workspace, &new.program);
         let program = Program::Command { program: new.program, arguments: new.arguments };
         Ok(Job {
             session: new.session,
@@ -278,7 +425,8 @@ impl Workspaces {
             held,
             place,
             asks: Some(asks),
-            ..Job::new(workspace.tenant, kind, label, program, settings)
+            directories: new.directories,
+            ..Job::new(workspace.tenant, new.kind, label, program, settings)
         })
     }
 
@@ -372,4 +520,10 @@ impl Workspaces {
             }
         });
     }
+}
+
+/// As the ledger calls a command in a workspace.
+fn label(workspace: &Workspace, program: &str) -> String {
+    let command: String = program.chars().take(256).collect();
+    format!("workspace:{}/{command}", workspace.id)
 }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::domains::WorkspaceDomain;
+use crate::agents::{AgentStarted, StartAgent};
 use crate::exec::ExecOptions;
 use crate::git::GitSpec;
 
@@ -100,13 +101,25 @@ pub(crate) struct ForkWorkspace {
     pub(super) count: u64,
     /// The forks are called `<label>-<i>`.
     pub(super) label: Option<String>,
+    /// Gives each fork an agent of its own, with a session, tokens and process of its own, that goes on with the
+    /// conversation. What is left out is as of the agent that is there.
+    pub(super) agent: Option<StartAgent>,
+}
+
+/// A workspace that was made by a fork.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Fork {
+    #[serde(flatten)]
+    pub(super) workspace: WorkspaceView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) agent: Option<AgentStarted>,
 }
 
 /// What forking made.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Forked {
     pub(super) parent: WorkspaceView,
-    pub(super) forks: Vec<WorkspaceView>,
+    pub(super) forks: Vec<Fork>,
     /// What they began from.
     pub(super) snapshot_id: String,
     /// How long a running command stood still; null if none ran.

@@ -77,7 +77,11 @@ async fn every_step_that_fails_leaves_nothing_and_says_which_it_was() {
                 let plain = || Jail::builder("/bin/true").profile(profile);
                 let full = || {
                     plain()
-                        .layers(Layers { lower: Vec::new(), upper: upper.path().to_owned() })
+                        .layers(Layers {
+                            lower: Vec::new(),
+                            upper: upper.path().to_owned(),
+                            home: true,
+                        })
                         .flavor("tools", flavor.path())
                         .image(image.path())
                 };

@@ -30,7 +30,7 @@ impl Birthplace {
         for (_, path) in &spec.flavors {
             trees.push(self.host_tree(path, Access::ReadOnly, owner)?);
         }
-        if let Some(Layers { lower, upper }) = &spec.layers {
+        if let Some(Layers { lower, upper, .. }) = &spec.layers {
             if lower.len() > MOST_LAYERS {
                 return Err(rustix::io::Errno::TOOBIG).at("mount the layers");
             }

@@ -1,13 +1,14 @@
 //! The overlay of a workspace: mounted by init, in the jail's own namespaces, as the jail's user.
 //!
-//! It stands aside for as long as it takes to move its two halves to `/workspace` and `/output`. What it
+//! It stands aside for as long as it takes to move its parts to `/workspace`, `/output` and home. What it
 //! was made of is not to be seen from inside.
 
 use std::ffi::CString;
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 
 use rustix::fs::CWD;
 use rustix::io::Errno;
@@ -57,9 +58,22 @@ pub(super) fn attach(
             halves.push((name, half(&format!("{whole}/{name}"), *access)?));
         }
     }
+    if layers.home {
+        halves.push(("home/agent", home(&format!("{whole}/home"))?));
+    }
     // The overlay holds on to its parts by itself.
     unmount(ASIDE, UnmountFlags::DETACH).at("put the layers away")?;
     halves.iter().try_for_each(|(name, half)| move_in(half, &format!("/{name}")))
+}
+
+/// The home directory of whoever lives here for longer than a command.
+fn home(path: &str) -> Result<OwnedFd, Fault> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(error).at(format!("make {path}"))
+        }
+        _ => half(path, Access::ReadWrite),
+    }
 }
 
 fn place(tree: &OwnedFd, name: &str) -> Result<(), Fault> {

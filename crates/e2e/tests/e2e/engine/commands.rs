@@ -19,7 +19,7 @@ fn command(script: &str) -> Command {
 
 const PIPES: Stdio = Stdio::Pipes { stdin: Stdin::Empty };
 
-async fn text(process: &mut Process<'_>) -> String {
+async fn text(process: &mut Process) -> String {
     let Some(Streams::Pipes(mut pipes)) = process.streams.take() else { panic!("no pipes") };
     let mut text = String::new();
     pipes.stdout.read_to_string(&mut text).await.unwrap();

@@ -1,0 +1,65 @@
+//! `/v1/workspaces/{id}/agent/…`: whatever is asked of the agent, passed on as it is: HTTP, event streams, WebSockets.
+
+use axum::extract::{Request, State};
+use axum::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue, ORIGIN};
+use axum::response::Response;
+use httpkit::{ApiError, Kind, Path};
+
+use super::access::{Access, below};
+use super::body::Keeping;
+use super::door::PORT;
+use crate::app::App;
+use crate::gateway::{ForwardError, leave_origin};
+use crate::openapi::ErrorBody;
+
+/// `ANY /v1/workspaces/{id}/agent/`
+pub(crate) async fn forward_top(
+    state: State<App>,
+    access: Access,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    forward(state, access, Path((id, String::new())), request).await
+}
+
+/// `ANY /v1/workspaces/{id}/agent/{path}`
+#[utoipa::path(get, path = "/v1/workspaces/{id}/agent/{path}", tag = "agents", params(
+    ("id" = String, Path),
+    ("path" = String, Path, description = "What the sandbox agent is asked: see its own document"),
+), responses(
+    (status = 200, description = "What the sandbox agent answers, by any method; streams and upgrades pass. Opened by \
+        the agent's token, in `authorization` or as `access_token`, or by a key. It is woken, or started again, if it must be."),
+    (status = 404, description = "There is no such workspace, or no agent in it; or what it answers", body = ErrorBody),
+    (status = 502, description = "It does not answer", body = ErrorBody),
+))]
+pub(crate) async fn forward(
+    State(app): State<App>,
+    access: Access,
+    Path((id, _)): Path<(String, String)>,
+    mut request: Request,
+) -> Result<Response, ApiError> {
+    let workspace = match &access {
+        Access::Key(key) if key.opens(&id) => app.workspaces.get(key.sees(), &id).await?,
+        Access::Key(_) => return Err(ApiError::said(Kind::NotFound, "workspace")),
+        Access::Caller(caller) => app.workspaces.get(caller.sees(None)?, &id).await?,
+    };
+    let target = below(request.uri().path_and_query(), &id);
+    let target = target.and_then(|target| format!("http://127.0.0.1:{PORT}{target}").parse().ok());
+    *request.uri_mut() =
+        target.ok_or_else(|| ApiError::said(Kind::Invalid, "path: cannot be passed on"))?;
+    let (life, held) = app.agents.enter(&workspace).await?;
+    let headers = request.headers_mut();
+    // What is for us, or of our origin, is not for what runs in a jail.
+    for name in [AUTHORIZATION, COOKIE, ORIGIN] {
+        headers.remove(name);
+    }
+    headers.extend(life.authorization().map(|value| (AUTHORIZATION, value)));
+    headers.insert(HOST, HeaderValue::from_static("127.0.0.1"));
+    let client = life.client.clone();
+    let send = async move |request| {
+        client.request(request).await.map_err(|error| ForwardError::Agent(Box::new(error)))
+    };
+    let mut response = app.forwarder.exchange(request, held.share(), send).await?;
+    leave_origin(response.headers_mut());
+    Ok(response.map(|body| Keeping::body(body, held)))
+}

@@ -1,0 +1,356 @@
+//! An agent that is up: how it comes up, stands still, and goes on.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::http::header::{AUTHORIZATION, HeaderValue};
+use axum::http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use ids::WorkspaceId;
+use jiff::Timestamp;
+use secret::Secret;
+use serde_json::{Value, json};
+use store::{AgentRow, Whose, Workspace};
+use tokio::time::{sleep, timeout};
+
+use super::door::{self, HttpClient};
+use super::error::AgentError;
+use super::service::{Agents, random_token};
+use super::wire::StartAgent;
+use crate::exec::{Asker, ExecOptions, ExecResult, Resident};
+use crate::workspaces::NewResident;
+
+/// How long a fresh agent may take to answer.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How often it is asked meanwhile.
+const ASKED_EVERY: Duration = Duration::from_millis(2);
+
+/// How long one that runs may take to say whether it works.
+const SOON: Duration = Duration::from_secs(5);
+
+/// The most that such an answer is read of.
+const ANSWER_BYTES: usize = 1 << 20;
+
+/// Of the agent's last words, this much is told.
+const LAST_WORDS: usize = 600;
+
+/// Memory, processes and processors where the caller names none: a coding agent is a large program.
+const MEMORY_MB: u64 = 2048;
+const PIDS: u64 = 512;
+const CPU_PERCENT: u64 = 200;
+
+/// An agent that runs, or stands still.
+#[derive(Debug)]
+pub(crate) struct Life {
+    workspace: WorkspaceId,
+    pub(super) jail: i64,
+    asker: Asker,
+    pub(super) client: HttpClient,
+    /// What the agent itself wants to hear; no client knows it.
+    token: Secret,
+    uses: Mutex<Uses>,
+}
+
+#[derive(Debug)]
+struct Uses {
+    /// Requests that are not at their end.
+    open: usize,
+    last: Instant,
+    paused: bool,
+}
+
+/// That somebody is asking. Dropped with the end of the answer.
+#[derive(Debug)]
+pub(crate) struct Use(Arc<Life>);
+
+impl Use {
+    /// For what goes on beside the answer.
+    pub(super) fn share(&self) -> Self {
+        self.0.uses().open += 1;
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let mut uses = self.0.uses();
+        uses.open -= 1;
+        uses.last = Instant::now();
+    }
+}
+
+impl Life {
+    /// As the agent wants to be asked.
+    pub(super) fn authorization(&self) -> Option<HeaderValue> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.token.expose())).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    /// Says that somebody asks; `None` if it stands still, or has ended.
+    pub(super) fn enter(self: &Arc<Self>) -> Option<Use> {
+        let mut uses = self.uses();
+        if uses.paused || self.has_ended() {
+            return None;
+        }
+        uses.open += 1;
+        Some(Use(Arc::clone(self)))
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.uses().paused
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.asker.has_ended()
+    }
+
+    /// Ends it, with all that runs in its jail.
+    pub(super) async fn end(&self) {
+        self.asker.kill().await;
+        self.asker.ended().await;
+    }
+
+    /// From here on nobody enters, if nobody has for so long.
+    fn close_if_unused(&self, since: Duration) -> bool {
+        let mut uses = self.uses();
+        uses.paused |= uses.open == 0 && uses.last.elapsed() >= since;
+        uses.paused
+    }
+
+    fn open_again(&self) {
+        let mut uses = self.uses();
+        uses.paused = false;
+        uses.last = Instant::now();
+    }
+
+    fn uses(&self) -> MutexGuard<'_, Uses> {
+        self.uses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the agent for something small.
+    async fn ask(&self, path: &str) -> Option<(StatusCode, Value)> {
+        let request = Request::get(format!("http://127.0.0.1:{}{path}", door::PORT))
+            .header(AUTHORIZATION, self.authorization()?)
+            .body(Body::empty());
+        let response = self.client.request(request.ok()?).await.ok()?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await.ok()?;
+        Some((status, serde_json::from_slice(&body.to_bytes()).unwrap_or_default()))
+    }
+
+    /// Whether a coding agent of it owes an answer, for all one knows.
+    async fn works(&self) -> bool {
+        match timeout(SOON, self.ask("/v1/acp")).await {
+            Ok(Some((StatusCode::OK, answer))) => {
+                let servers = answer["servers"].as_array();
+                servers.into_iter().flatten().any(|server| server["busy"] == true)
+            }
+            _ => true,
+        }
+    }
+}
+
+impl Agents {
+    /// Somebody asks the agent of a workspace for something: it is woken, or started again, if it must be.
+    pub(super) async fn enter(&self, workspace: &Workspace) -> Result<(Arc<Life>, Use), AgentError> {
+        if let Some(life) = self.life(&workspace.id)
+            && let Some(held) = life.enter()
+        {
+            return Ok((life, held));
+        }
+        let (this, workspace) = (self.clone(), workspace.clone());
+        let up = self.0.parts.executor.tasks().spawn(async move { this.wake(&workspace).await });
+        up.await.map_err(|_| AgentError::Silent)?
+    }
+
+    async fn wake(&self, workspace: &Workspace) -> Result<(Arc<Life>, Use), AgentError> {
+        let _gate = self.gate(&workspace.id).await;
+        if let Some(life) = self.life(&workspace.id).filter(|life| !life.has_ended()) {
+            if life.is_paused() {
+                life.asker.resume().await?;
+                life.open_again();
+                self.0.parts.store.touch_workspace(&workspace.id, Timestamp::now()).await?;
+            }
+            if let Some(held) = life.enter() {
+                return Ok((life, held));
+            }
+        }
+        let row = self.row(&workspace.id).await?;
+        let body = serde_json::from_value(row.settings.clone()).map_err(AgentError::Settings)?;
+        // What it was is what is left of it: the workspace, with its home.
+        let life = self.bring_up(workspace, &row, &body).await?;
+        let held = life.enter().ok_or(AgentError::Silent)?;
+        Ok((life, held))
+    }
+
+    /// Starts an agent over its workspace, and waits until it answers.
+    pub(super) async fn bring_up(
+        &self,
+        workspace: &Workspace,
+        row: &AgentRow,
+        body: &StartAgent,
+    ) -> Result<Arc<Life>, AgentError> {
+        let parts = &self.0.parts;
+        let session = self.session_of(row).await?;
+        let (directory, program) = parts.program.brought().await.map_err(AgentError::Program)?;
+        let token = random_token();
+        let port = door::PORT.to_string();
+        let mut arguments: Vec<String> =
+            ["agent", "server", "--port", &port, "--log", "warn", "--agent-idle-secs", "0"]
+                .map(str::to_owned)
+                .into();
+        let names = session.iter().flat_map(|session| &session.environment).chain(&body.env);
+        for (name, _) in names {
+            arguments.extend(["--pass-env".to_owned(), name.clone()]);
+        }
+        let mut environment = body.env.clone();
+        environment.push(("SANDBOX_AGENT_TOKEN".to_owned(), token.expose().to_owned()));
+        let options = ExecOptions {
+            memory_mb: Some(body.memory_mb.unwrap_or(MEMORY_MB)),
+            max_pids: Some(body.max_pids.unwrap_or(PIDS)),
+            cpu_percent: Some(body.cpu_percent.unwrap_or(CPU_PERCENT)),
+            network: body.network.clone(),
+            ..ExecOptions::default()
+        };
+        let flavors = Self::flavors_of(body);
+        let new = NewResident {
+            program,
+            arguments,
+            environment,
+            session: session.clone(),
+            options,
+            flavors,
+            directories: vec![directory],
+        };
+        let resident = parts.workspaces.resident(workspace, new);
+        let job = resident.await?;
+        let path = parts.executor.search_path(&job.settings)?;
+        let begun = parts.executor.begin_run(job).await?;
+        let resident = Resident {
+            jail: begun.id,
+            pid: begun.pid,
+            session: session.map(|session| session.id),
+            enforced: begun.enforced.clone(),
+            path,
+        };
+        let asker = parts.live.running(&workspace.id).ok_or(AgentError::Silent)?;
+        let life = Arc::new(Life {
+            workspace: workspace.id.clone(),
+            jail: begun.id,
+            client: door::client(asker.clone()),
+            asker,
+            token,
+            uses: Mutex::new(Uses { open: 0, last: Instant::now(), paused: false }),
+        });
+        let mut end = Box::pin(begun.wait());
+        let up = tokio::select! {
+            up = timeout(PATIENCE, answers(&life)) => up.map_err(|_| AgentError::Silent),
+            ended = &mut end => Err(AgentError::Died(last_words(ended?))),
+        };
+        // Dropping the end of one that is silent ends it.
+        up?;
+        parts.live.settle(&workspace.id, resident);
+        parts.store.note_agent_end(&workspace.id, None).await?;
+        self.keep_life(&workspace.id, Arc::clone(&life));
+        let (this, watched) = (self.clone(), Arc::clone(&life));
+        parts.executor.tasks().spawn(async move {
+            let ended = end.await;
+            this.note_end(&watched, ended.ok()).await;
+        });
+        Ok(life)
+    }
+
+    /// An agent has ended, whether or not somebody has ended it.
+    async fn note_end(&self, life: &Arc<Life>, result: Option<ExecResult>) {
+        self.drop_life(&life.workspace, life);
+        // Without a result the server stops.
+        let Some(result) = result else { return };
+        let reason = match &result {
+            ExecResult { oom_killed: true, .. } => "oom_killed",
+            ExecResult { error: Some(_), .. } => "quota",
+            _ => "exited",
+        };
+        let ended = json!({
+            "reason": reason, "exit_code": result.exit_code, "at": Timestamp::now().to_string(),
+        });
+        if let Err(error) = self.0.parts.store.note_agent_end(&life.workspace, Some(&ended)).await {
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an agent's end was not noted"
+            );
+        }
+    }
+
+    /// Puts agents aside that nobody asks, and that do nothing, for as long as their workspaces say.
+    pub(crate) async fn pause_idle(&self) -> Result<u64, AgentError> {
+        let idle = self.0.parts.store.idle_workspaces(Timestamp::now()).await?;
+        let mut paused = 0;
+        for life in self.lives() {
+            let Some(workspace) = idle.iter().find(|other| other.id == life.workspace) else {
+                continue;
+            };
+            match self.pause(&life, workspace).await {
+                Ok(done) => paused += u64::from(done),
+                Err(error) => tracing::error!(
+                    workspace = %workspace.id,
+                    error = &error as &dyn std::error::Error,
+                    "an idle agent was not put aside"
+                ),
+            }
+        }
+        Ok(paused)
+    }
+
+    async fn pause(&self, life: &Arc<Life>, workspace: &Workspace) -> Result<bool, AgentError> {
+        let after = workspace.config["idle_timeout_secs"].as_u64().map(Duration::from_secs);
+        let Some(after) = after.filter(|after| !after.is_zero()) else { return Ok(false) };
+        if life.has_ended() || life.is_paused() || life.works().await {
+            return Ok(false);
+        }
+        let _gate = self.gate(&life.workspace).await;
+        if !life.close_if_unused(after) {
+            return Ok(false);
+        }
+        let parts = &self.0.parts;
+        let stopped = async {
+            life.asker.pause().await?;
+            Ok::<_, AgentError>(parts.workspaces.pause_resident(&life.workspace).await?)
+        };
+        let stopped = stopped.await;
+        if !matches!(stopped, Ok(true)) {
+            life.open_again();
+            life.asker.resume().await?;
+        }
+        stopped
+    }
+
+    /// For a workspace that goes: its agent goes with it.
+    pub(crate) async fn end_if_any(&self, id: &WorkspaceId) -> Result<(), AgentError> {
+        if self.0.parts.store.agent(Whose::Everyone, id).await?.is_none() {
+            return Ok(());
+        }
+        match self.end(id).await {
+            Ok(()) | Err(AgentError::Missing(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Until a fresh agent answers.
+async fn answers(life: &Life) {
+    while !matches!(life.ask("/v1/health").await, Some((StatusCode::OK, _))) {
+        sleep(ASKED_EVERY).await;
+    }
+}
+
+fn last_words(result: ExecResult) -> String {
+    if result.oom_killed {
+        return "it ran out of memory: give it more with memory_mb".to_owned();
+    }
+    let text = result.stderr.trim();
+    let from = text.char_indices().rev().nth(LAST_WORDS).map_or(0, |(at, _)| at);
+    format!("exit code {}: {}", result.exit_code, &text[from..])
+}

@@ -1,0 +1,140 @@
+//! `/v1/workspaces/{id}/agent`
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{HOST, HeaderMap, HeaderName};
+use httpkit::{ApiError, Json, Path};
+use store::Workspace;
+
+use super::error::AgentError;
+use super::service::{Begun, NewAgent, same_tenant};
+use super::wire::{AgentStarted, AgentView, StartAgent};
+use crate::app::App;
+use crate::caller::Caller;
+use crate::exec::NetworkSpec;
+use crate::openapi::ErrorBody;
+use crate::sessions::NewSession;
+
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// `POST /v1/workspaces/{id}/agent`
+#[utoipa::path(post, path = "/v1/workspaces/{id}/agent", tag = "agents",
+    params(("id" = String, Path)), request_body = StartAgent, responses(
+    (status = 201, description = "A sandbox agent answers in the workspace's jail", body = AgentStarted),
+    (status = 400, description = "What is wrong, by field", body = ErrorBody),
+    (status = 404, description = "There is no such workspace, or session", body = ErrorBody),
+    (status = 409, description = "It has an agent, or a command runs in it", body = ErrorBody),
+    (status = 429, description = "Too many commands at once, or a quota", body = ErrorBody),
+    (status = 502, description = "It ended at once, or does not answer", body = ErrorBody),
+))]
+pub(crate) async fn start(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<StartAgent>,
+) -> Result<(StatusCode, axum::Json<AgentStarted>), ApiError> {
+    let workspace = app.workspaces.get(caller.sees(None)?, &id).await?;
+    let started = begin(&app, &caller, &headers, workspace, body).await?;
+    Ok((StatusCode::CREATED, axum::Json(started)))
+}
+
+/// Starts an agent in a workspace that the caller sees.
+pub(crate) async fn begin(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    workspace: Workspace,
+    body: StartAgent,
+) -> Result<AgentStarted, ApiError> {
+    for (n, (name, value)) in body.env.iter().enumerate() {
+        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+            return Err(AgentError::Environment(n).into());
+        }
+    }
+    if matches!(body.network, Some(NetworkSpec::None)) {
+        return Err(AgentError::ClosedNetwork.into());
+    }
+    let (mut session, mut new_session) = (None, None);
+    match (&body.session_id, &body.services) {
+        (Some(_), Some(_)) => return Err(AgentError::TwoSessions.into()),
+        (Some(named), None) => {
+            let (access, tenant) = app.sessions.access(caller.sees(None)?, named).await?;
+            same_tenant(named, &tenant, &workspace.tenant)?;
+            session = Some(access.id);
+        }
+        (None, Some(services)) => {
+            let known = |name: &String| Ok::<_, ApiError>(app.credentials.service(name)?);
+            let scopes = body.scopes.iter();
+            let new = NewSession {
+                services: services.iter().map(known).collect::<Result<_, _>>()?,
+                ttl_secs: None,
+                scopes: scopes
+                    .map(|(name, globs)| Ok::<_, ApiError>((known(name)?, globs.clone())))
+                    .collect::<Result<_, _>>()?,
+            };
+            new_session = Some((caller.role, new));
+        }
+        (None, None) if !body.scopes.is_empty() => return Err(AgentError::ScopesAlone.into()),
+        (None, None) => {}
+    }
+    let url = url(headers, &workspace);
+    let Begun { token, session } =
+        app.agents.start(NewAgent { workspace, body, session, new_session }).await?;
+    let token = token.expose().to_owned();
+    Ok(AgentStarted { url, token, session_id: session.map(Into::into) })
+}
+
+/// `GET /v1/workspaces/{id}/agent`
+#[utoipa::path(get, path = "/v1/workspaces/{id}/agent", tag = "agents",
+    params(("id" = String, Path)), responses(
+    (status = 200, description = "How it is", body = AgentView),
+    (status = 404, description = "There is no such workspace, or it has no agent", body = ErrorBody),
+))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<axum::Json<AgentView>, ApiError> {
+    let workspace = app.workspaces.get(caller.sees(None)?, &id).await?;
+    let found = app.agents.get(&workspace).await?;
+    let life = found.life.filter(|life| !life.has_ended());
+    Ok(axum::Json(AgentView {
+        state: match &life {
+            Some(life) if life.is_paused() => "paused",
+            Some(_) => "running",
+            None => "ended",
+        },
+        url: url(&headers, &workspace),
+        session_id: found.row.session.map(Into::into),
+        created_at: found.row.created_at.to_string(),
+        agents: found.body.agents.unwrap_or_default(),
+        jail_id: life.map(|life| life.jail),
+        ended: found.row.ended,
+    }))
+}
+
+/// `DELETE /v1/workspaces/{id}/agent`
+#[utoipa::path(delete, path = "/v1/workspaces/{id}/agent", tag = "agents",
+    params(("id" = String, Path)), responses(
+    (status = 204, description = "Ended, with all that ran beside it; the workspace stays"),
+    (status = 404, description = "There is no such workspace, or it has no agent", body = ErrorBody),
+))]
+pub(crate) async fn end(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ApiError> {
+    let workspace = app.workspaces.get(caller.sees(None)?, &id).await?;
+    app.agents.end(&workspace.id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where the agent of a workspace is, as whoever asks has reached us.
+fn url(headers: &HeaderMap, workspace: &Workspace) -> String {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let scheme = text(FORWARDED_PROTO).filter(|scheme| *scheme == "https").unwrap_or("http");
+    let host = text(HOST).unwrap_or("localhost");
+    format!("{scheme}://{host}/v1/workspaces/{}/agent", workspace.id)
+}

@@ -1,0 +1,291 @@
+//! The rules of agents: which there are, what they are made of, and their end.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak};
+
+use ids::{SessionId, TenantId, WorkspaceId};
+use secret::{Secret, Vault};
+use store::{AgentRow, Store, Whose, Workspace};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::access::{AgentKey, TOKEN_PREFIX};
+use super::error::AgentError;
+use super::life::Life;
+use super::program::Program;
+use super::wire::StartAgent;
+use crate::exec::{Executor, SessionAccess, flavors};
+use crate::sessions::{NewSession, SessionError, Sessions};
+use crate::workspaces::{Live, Workspaces};
+
+/// What the flavor of a coding agent begins with.
+const FLAVOR: &str = "agent-";
+
+/// Agents of all tenants. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Agents(pub(super) Arc<AgentsInner>);
+
+/// What agents are made of.
+#[derive(Debug)]
+pub(crate) struct AgentsParts {
+    pub(crate) store: Store,
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) workspaces: Workspaces,
+    pub(crate) sessions: Sessions,
+    pub(crate) executor: Executor,
+    pub(crate) live: Live,
+    pub(crate) flavors: PathBuf,
+    pub(crate) program: Program,
+}
+
+#[derive(Debug)]
+pub(super) struct AgentsInner {
+    pub(super) parts: AgentsParts,
+    /// Those that run, or stand still.
+    lives: StdMutex<HashMap<WorkspaceId, Arc<Life>>>,
+    /// Held by whoever begins or ends one.
+    gates: StdMutex<HashMap<WorkspaceId, Weak<Mutex<()>>>>,
+}
+
+/// For whom an agent is started, and with what session made for it.
+#[derive(Debug)]
+pub(crate) struct NewAgent {
+    pub(crate) workspace: Workspace,
+    pub(crate) body: StartAgent,
+    /// One that is there already.
+    pub(crate) session: Option<SessionId>,
+    /// One to make.
+    pub(crate) new_session: Option<(crate::caller::Role, NewSession)>,
+}
+
+/// An agent that answers, and its token.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) token: Secret,
+    pub(crate) session: Option<SessionId>,
+}
+
+/// An agent, and whether it is up.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) row: AgentRow,
+    pub(crate) body: StartAgent,
+    pub(crate) life: Option<Arc<Life>>,
+}
+
+impl Agents {
+    pub(crate) fn new(parts: AgentsParts) -> Self {
+        let (lives, gates) = (StdMutex::default(), StdMutex::default());
+        Self(Arc::new(AgentsInner { parts, lives, gates }))
+    }
+
+    /// Makes an agent and starts it. What fails leaves neither row nor session.
+    pub(crate) async fn start(&self, new: NewAgent) -> Result<Begun, AgentError> {
+        let this = self.clone();
+        // To its end, whoever hangs up: a session without an agent would be nobody's.
+        let done = self.0.parts.executor.tasks().spawn(async move { this.start_now(new).await });
+        done.await.map_err(|_| AgentError::Silent)?
+    }
+
+    async fn start_now(&self, new: NewAgent) -> Result<Begun, AgentError> {
+        let NewAgent { workspace, mut body, session, new_session } = new;
+        let _gate = self.gate(&workspace.id).await;
+        let parts = &self.0.parts;
+        if parts.store.agent(Whose::Everyone, &workspace.id).await?.is_some() {
+            return Err(AgentError::Present);
+        }
+        body.agents = Some(self.installed(body.agents.take())?);
+        let tenant = workspace.tenant.clone();
+        let (session, owns_session) = match (session, new_session) {
+            (Some(session), _) => (Some(session), false),
+            (None, Some((role, new))) => {
+                (Some(parts.sessions.create(tenant.clone(), role, new).await?.id), true)
+            }
+            (None, None) => (None, false),
+        };
+        let token = random_token();
+        let row = AgentRow {
+            workspace: workspace.id.clone(),
+            tenant,
+            created_at: store::now(),
+            token_hash: parts.vault.api_key_hash(token.expose()),
+            session: session.clone(),
+            owns_session,
+            settings: serde_json::to_value(&body).map_err(AgentError::Settings)?,
+            ended: None,
+        };
+        let started = async {
+            if !parts.store.insert_agent(&row).await? {
+                return Err(AgentError::Present);
+            }
+            self.bring_up(&workspace, &row, &body).await
+        };
+        match started.await {
+            Ok(_) => Ok(Begun { token, session }),
+            Err(error) => {
+                if !matches!(error, AgentError::Present) {
+                    parts.store.delete_agent(&workspace.id).await?;
+                }
+                self.close_session(&row).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Which coding agents a workspace gets: those that are named, or all.
+    fn installed(&self, named: Option<Vec<String>>) -> Result<Vec<String>, AgentError> {
+        let all = flavors::list(&self.0.parts.flavors).map_err(crate::exec::ExecError::from)?;
+        let all: Vec<String> = all
+            .into_iter()
+            .filter_map(|(name, _)| name.strip_prefix(FLAVOR).map(str::to_owned))
+            .collect();
+        let Some(mut named) = named else { return Ok(all) };
+        for (index, name) in named.iter().enumerate() {
+            // The built-in one is a part of the program.
+            if name != "mock" && !all.contains(name) {
+                let name: String = name.chars().take(64).collect();
+                return Err(AgentError::NotInstalled { index, name });
+            }
+        }
+        named.retain(|name| name != "mock");
+        named.sort();
+        named.dedup();
+        Ok(named)
+    }
+
+    /// The flavors of coding agents.
+    pub(super) fn flavors_of(body: &StartAgent) -> Vec<String> {
+        body.agents.iter().flatten().map(|agent| format!("{FLAVOR}{agent}")).collect()
+    }
+
+    /// The agent of a workspace that is in sight.
+    pub(crate) async fn get(&self, workspace: &Workspace) -> Result<Found, AgentError> {
+        let row = self.row(&workspace.id).await?;
+        let body = serde_json::from_value(row.settings.clone()).map_err(AgentError::Settings)?;
+        Ok(Found { life: self.life(&workspace.id), row, body })
+    }
+
+    /// What an agent was started with, if there is one.
+    pub(crate) async fn settings(&self, id: &WorkspaceId) -> Result<Option<StartAgent>, AgentError> {
+        let row = self.0.parts.store.agent(Whose::Everyone, id).await?;
+        let body = row.map(|row| serde_json::from_value(row.settings));
+        body.transpose().map_err(AgentError::Settings)
+    }
+
+    /// Ends an agent: its jail, its token, and its session if that was made for it.
+    pub(crate) async fn end(&self, workspace: &WorkspaceId) -> Result<(), AgentError> {
+        let (this, id) = (self.clone(), workspace.clone());
+        let done = self.0.parts.executor.tasks().spawn(async move { this.end_now(&id).await });
+        done.await.map_err(|_| AgentError::Silent)?
+    }
+
+    async fn end_now(&self, id: &WorkspaceId) -> Result<(), AgentError> {
+        let _gate = self.gate(id).await;
+        let row = self.row(id).await?;
+        // From here on its token opens nothing.
+        self.0.parts.store.delete_agent(id).await?;
+        if let Some(life) = self.take_life(id) {
+            life.end().await;
+        }
+        self.close_session(&row).await;
+        Ok(())
+    }
+
+    async fn close_session(&self, row: &AgentRow) {
+        let Some(session) = row.session.as_ref().filter(|_| row.owns_session) else { return };
+        match self.0.parts.sessions.close(Whose::Everyone, session.as_str()).await {
+            // Somebody has closed it already.
+            Ok(()) | Err(SessionError::Missing(_)) => {}
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "an agent's session was not closed"
+            ),
+        }
+    }
+
+    /// Whose token it is.
+    pub(crate) async fn authenticate(&self, token: &str) -> Result<Option<AgentKey>, AgentError> {
+        let hash = self.0.parts.vault.api_key_hash(token);
+        let row = self.0.parts.store.agent_of_token(&hash).await?;
+        Ok(row.map(|row| AgentKey { workspace: row.workspace, tenant: row.tenant }))
+    }
+
+    pub(super) async fn row(&self, id: &WorkspaceId) -> Result<AgentRow, AgentError> {
+        let row = self.0.parts.store.agent(Whose::Everyone, id).await?;
+        row.ok_or_else(|| AgentError::Missing(id.to_string()))
+    }
+
+    /// The session of an agent, as its jail gets it.
+    pub(super) async fn session_of(
+        &self,
+        row: &AgentRow,
+    ) -> Result<Option<SessionAccess>, AgentError> {
+        let Some(session) = &row.session else { return Ok(None) };
+        let found = self.0.parts.sessions.access(Whose::Of(&row.tenant), session.as_str()).await?;
+        Ok(Some(found.0))
+    }
+
+    /// Waits until nobody else begins or ends the agent of a workspace.
+    pub(super) async fn gate(&self, id: &WorkspaceId) -> OwnedMutexGuard<()> {
+        let gate = {
+            let mut gates = lock(&self.0.gates);
+            gates.retain(|_, gate| gate.strong_count() > 0);
+            let gate = gates.get(id).and_then(Weak::upgrade).unwrap_or_default();
+            gates.insert(id.clone(), Arc::downgrade(&gate));
+            gate
+        };
+        gate.lock_owned().await
+    }
+
+    /// The agent of a workspace, if it is up.
+    pub(super) fn life(&self, id: &WorkspaceId) -> Option<Arc<Life>> {
+        lock(&self.0.lives).get(id).cloned()
+    }
+
+    pub(super) fn lives(&self) -> Vec<Arc<Life>> {
+        lock(&self.0.lives).values().cloned().collect()
+    }
+
+    pub(super) fn keep_life(&self, id: &WorkspaceId, life: Arc<Life>) {
+        lock(&self.0.lives).insert(id.clone(), life);
+    }
+
+    pub(super) fn take_life(&self, id: &WorkspaceId) -> Option<Arc<Life>> {
+        lock(&self.0.lives).remove(id)
+    }
+
+    /// Forgets one that has ended, unless there is another by now.
+    pub(super) fn drop_life(&self, id: &WorkspaceId, life: &Arc<Life>) {
+        let mut lives = lock(&self.0.lives);
+        if lives.get(id).is_some_and(|other| Arc::ptr_eq(other, life)) {
+            lives.remove(id);
+        }
+    }
+}
+
+impl AgentKey {
+    /// Whether the token is of an agent of this workspace.
+    pub(super) fn opens(&self, workspace: &str) -> bool {
+        self.workspace.as_str() == workspace
+    }
+
+    pub(super) fn sees(&self) -> Whose<'_> {
+        Whose::Of(&self.tenant)
+    }
+}
+
+/// A new token for an agent.
+pub(super) fn random_token() -> Secret {
+    let random = Vault::random_master_key();
+    let hex: String = random.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    Secret::new(format!("{TOKEN_PREFIX}{hex}"))
+}
+
+fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// For whom a session is, beside its services.
+pub(super) fn same_tenant(named: &str, found: &TenantId, wanted: &TenantId) -> Result<(), AgentError> {
+    if found == wanted { Ok(()) } else { Err(AgentError::OtherTenant(named.to_owned())) }
+}
