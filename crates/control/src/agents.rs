@@ -25,6 +25,8 @@ mod wire;
 pub(crate) use access::presented;
 pub(crate) use forward::{__path_forward, forward, forward_top};
 pub(crate) use program::Program;
-pub(crate) use routes::{__path_end, __path_get, __path_start, begin, end, get, start};
+pub(crate) use routes::{
+    __path_end, __path_get, __path_patch, __path_start, begin, end, get, patch, start,
+};
 pub(crate) use service::{Agents, AgentsParts};
 pub(crate) use wire::{AgentStarted, StartAgent};

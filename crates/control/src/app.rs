@@ -98,7 +98,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/v1/workspaces/{id}/ports/{port}/{*path}", any(gateway::preview))
         .route(
             "/v1/workspaces/{id}/agent",
-            get(agents::get).post(agents::start).delete(agents::end),
+            get(agents::get).post(agents::start).patch(agents::patch).delete(agents::end),
         )
         .route("/v1/workspaces/{id}/agent/", any(agents::forward_top))
         .route("/v1/workspaces/{id}/agent/{*path}", any(agents::forward))

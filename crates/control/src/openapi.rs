@@ -36,7 +36,7 @@ pub(crate) struct ErrorBody {
         workspaces::create, workspaces::list, workspaces::get, workspaces::patch, workspaces::delete,
         workspaces::exec, workspaces::exec_stream, workspaces::attach, workspaces::fork, workspaces::from_snapshot,
         workspaces::restore, workspaces::snapshot, gateway::preview,
-        agents::start, agents::get, agents::end, agents::forward,
+        agents::start, agents::get, agents::patch, agents::end, agents::forward,
         snapshots::list, snapshots::get, snapshots::delete, snapshots::manifest, snapshots::diff,
         snapshots::tar, snapshots::verify,
         keys::create, keys::list, keys::revoke, backup::create,

@@ -203,6 +203,28 @@ impl Jail {
     ///
     /// Dropped before it completes, the command may have been started; it ends with the jail.
     pub async fn start(&self, command: Command, stdio: Stdio) -> Result<Process, OrderError> {
+        self.begin(command, stdio, false).await
+    }
+
+    /// The same, and what is left of the command's session ends with it, before its end is told.
+    ///
+    /// # Cancel safety
+    ///
+    /// As of [`Jail::start`].
+    pub async fn start_whole(
+        &self,
+        command: Command,
+        stdio: Stdio,
+    ) -> Result<Process, OrderError> {
+        self.begin(command, stdio, true).await
+    }
+
+    async fn begin(
+        &self,
+        command: Command,
+        stdio: Stdio,
+        whole: bool,
+    ) -> Result<Process, OrderError> {
         let number = self.init.conversation.number();
         let (lent, pipes, terminal) = match stdio {
             Stdio::Pipes { stdin } => {
@@ -211,7 +233,7 @@ impl Jail {
             }
             Stdio::Terminal(size) => (Vec::new(), None, Some(size)),
         };
-        let further = Further { process: number, command, terminal };
+        let further = Further { process: number, command, terminal, whole };
         let (not_executed, owner, ended) = self.init.conversation.start(further, &lent).await?;
         drop(lent);
         let streams = match (pipes, owner) {

@@ -311,6 +311,8 @@ pub struct Further {
     pub process: Process,
     pub command: Command,
     pub terminal: Option<TerminalSize>,
+    /// Whether what is left of its session ends with it.
+    pub whole: bool,
 }
 
 /// In characters.

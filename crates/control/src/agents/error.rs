@@ -12,6 +12,8 @@ use crate::workspaces::WorkspaceError;
 pub(crate) enum AgentError {
     #[error("agent of workspace {0}: there is none; start one with POST")]
     Missing(String),
+    #[error("the agent cannot stand still: a command runs beside it")]
+    Guest,
     #[error("an agent lives in this workspace already: use it, or end it with DELETE first")]
     Present,
     #[error(
@@ -66,7 +68,7 @@ impl From<AgentError> for ApiError {
             E::Exec(error) => error.into(),
             E::Session(error) => error.into(),
             E::Missing(_) => Self::new(Kind::NotFound, error),
-            E::Present => Self::new(Kind::Conflict, error),
+            E::Present | E::Guest => Self::new(Kind::Conflict, error),
             E::NotInstalled { .. }
             | E::TwoSessions
             | E::ScopesAlone

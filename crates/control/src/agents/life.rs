@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::door::{self, HttpClient};
 use super::error::AgentError;
 use super::service::{Agents, random_token};
-use super::wire::StartAgent;
+use super::wire::{AgentState, StartAgent};
 use crate::exec::{Asker, ExecOptions, ExecResult, Resident};
 use crate::workspaces::NewResident;
 
@@ -113,10 +113,11 @@ impl Life {
         self.asker.ended().await;
     }
 
-    /// From here on nobody enters, if nobody has for so long.
-    fn close_if_unused(&self, since: Duration) -> bool {
+    /// From here on nobody enters. `since`: only if nobody has for so long; gives whether it is so.
+    fn close(&self, since: Option<Duration>) -> bool {
         let mut uses = self.uses();
-        uses.paused |= uses.open == 0 && uses.last.elapsed() >= since;
+        let unused = |since| uses.open == 0 && uses.last.elapsed() >= since;
+        uses.paused |= since.is_none_or(unused);
         uses.paused
     }
 
@@ -311,7 +312,17 @@ impl Agents {
             return Ok(false);
         }
         let _gate = self.gate(&life.workspace).await;
-        if !life.close_if_unused(after) {
+        self.stand_still(life, Some(after)).await
+    }
+
+    /// Stops an agent's jail, and takes a snapshot. Gives whether it was done: a guest is a reason not to, and so
+    /// is a use, if `since` says how long there must have been none.
+    async fn stand_still(
+        &self,
+        life: &Arc<Life>,
+        since: Option<Duration>,
+    ) -> Result<bool, AgentError> {
+        if !life.close(since) {
             return Ok(false);
         }
         let parts = &self.0.parts;
@@ -325,6 +336,34 @@ impl Agents {
             life.asker.resume().await?;
         }
         stopped
+    }
+
+    /// Lets an agent run, stand still, or end; its row, token and session stay.
+    pub(crate) async fn set_state(
+        &self,
+        workspace: &Workspace,
+        state: AgentState,
+    ) -> Result<(), AgentError> {
+        let (this, workspace) = (self.clone(), workspace.clone());
+        let done = self.0.parts.executor.tasks().spawn(async move {
+            if state == AgentState::Running {
+                return this.wake(&workspace).await.map(drop);
+            }
+            let _gate = this.gate(&workspace.id).await;
+            this.row(&workspace.id).await?;
+            let life = this.life(&workspace.id).filter(|life| !life.has_ended());
+            match (state, life) {
+                (AgentState::Ended, Some(life)) => life.end().await,
+                (AgentState::Paused, Some(life)) if !life.is_paused() => {
+                    if !this.stand_still(&life, None).await? {
+                        return Err(AgentError::Guest);
+                    }
+                }
+                _ => {}
+            }
+            Ok(())
+        });
+        done.await.map_err(|_| AgentError::Silent)?
     }
 
     /// For a workspace that goes: its agent goes with it.

@@ -8,7 +8,7 @@ use store::Workspace;
 
 use super::error::AgentError;
 use super::service::{Begun, NewAgent, same_tenant};
-use super::wire::{AgentStarted, AgentView, StartAgent};
+use super::wire::{AgentStarted, AgentState, AgentView, PatchAgent, StartAgent};
 use crate::app::App;
 use crate::caller::Caller;
 use crate::exec::NetworkSpec;
@@ -98,21 +98,51 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<axum::Json<AgentView>, ApiError> {
     let workspace = app.workspaces.get(caller.sees(None)?, &id).await?;
-    let found = app.agents.get(&workspace).await?;
+    Ok(axum::Json(view(&app, &headers, &workspace).await?))
+}
+
+/// `PATCH /v1/workspaces/{id}/agent`
+#[utoipa::path(patch, path = "/v1/workspaces/{id}/agent", tag = "agents",
+    params(("id" = String, Path)), request_body = PatchAgent, responses(
+    (status = 200, description = "As it is now: paused, running or ended. Its token and its session stay", body = AgentView),
+    (status = 400, description = "What is wrong, by field", body = ErrorBody),
+    (status = 404, description = "There is no such workspace, or it has no agent", body = ErrorBody),
+    (status = 409, description = "It cannot be paused while a command runs beside it", body = ErrorBody),
+    (status = 429, description = "Too many commands at once, or a quota", body = ErrorBody),
+    (status = 502, description = "It ended at once, or does not answer", body = ErrorBody),
+))]
+pub(crate) async fn patch(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(body): Json<PatchAgent>,
+) -> Result<axum::Json<AgentView>, ApiError> {
+    let workspace = app.workspaces.get(caller.sees(None)?, &id).await?;
+    app.agents.set_state(&workspace, body.state).await?;
+    Ok(axum::Json(view(&app, &headers, &workspace).await?))
+}
+
+async fn view(
+    app: &App,
+    headers: &HeaderMap,
+    workspace: &Workspace,
+) -> Result<AgentView, ApiError> {
+    let found = app.agents.get(workspace).await?;
     let life = found.life.filter(|life| !life.has_ended());
-    Ok(axum::Json(AgentView {
+    Ok(AgentView {
         state: match &life {
-            Some(life) if life.is_paused() => "paused",
-            Some(_) => "running",
-            None => "ended",
+            Some(life) if life.is_paused() => AgentState::Paused,
+            Some(_) => AgentState::Running,
+            None => AgentState::Ended,
         },
-        url: url(&headers, &workspace),
+        url: url(headers, workspace),
         session_id: found.row.session.map(Into::into),
         created_at: found.row.created_at.to_string(),
         agents: found.body.agents.unwrap_or_default(),
         jail_id: life.map(|life| life.jail),
         ended: found.row.ended,
-    }))
+    })
 }
 
 /// `DELETE /v1/workspaces/{id}/agent`

@@ -70,6 +70,25 @@ impl StartAgent {
     }
 }
 
+/// What an agent shall do from now on.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PatchAgent {
+    pub(super) state: AgentState,
+}
+
+/// How an agent is, or shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AgentState {
+    /// It answers.
+    Running,
+    /// Its jail stands still, and a snapshot was taken. Whatever is asked of it wakes it.
+    Paused,
+    /// Its jail is gone. Whatever is asked of it starts it again, over the same files and conversations.
+    Ended,
+}
+
 /// A sandbox agent that answers.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AgentStarted {
@@ -83,8 +102,7 @@ pub(crate) struct AgentStarted {
 /// A workspace's agent.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AgentView {
-    /// `running`; `paused`, until it is asked for something; `ended`, which a request mends, too.
-    pub(super) state: &'static str,
+    pub(super) state: AgentState,
     pub(super) url: String,
     pub(super) session_id: Option<String>,
     pub(super) created_at: String,

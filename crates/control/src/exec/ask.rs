@@ -154,7 +154,8 @@ pub(super) async fn answer(ask: Ask, jail: &Jail, served: &mut Served, paused: &
     }
     match ask {
         Ask::Start(command, stdin, told) => {
-            let started = timeout(PATIENCE, jail.start(*command, Stdio::Pipes { stdin })).await;
+            let stdio = Stdio::Pipes { stdin };
+            let started = timeout(PATIENCE, jail.start_whole(*command, stdio)).await;
             let started = started.map(|started| started.map_err(AskError::Start));
             drop(told.send(started.unwrap_or(Err(AskError::Slow))));
         }

@@ -173,8 +173,7 @@ impl Executor {
                 ended = end.as_mut() => ended,
             }
         };
-        // What it began ends with it, as it does where a command has a jail of its own.
-        drop(process.kill().await);
+        // What it began has ended with it, as it does where a command has a jail of its own.
         if !output_ended {
             drop(timeout(DRAIN, output.as_mut()).await);
         }

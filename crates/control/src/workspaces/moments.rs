@@ -237,7 +237,7 @@ impl Workspaces {
         let (this, id) = (self.clone(), id.clone());
         self.whole(async move {
             let (workspace, turn) = this.in_turn(&id).await?;
-            if turn.has_guest() || workspace.paused_at.is_some() {
+            if turn.has_guest() {
                 return Ok(false);
             }
             this.pause(workspace, &turn).await?;

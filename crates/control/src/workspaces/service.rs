@@ -414,7 +414,7 @@ impl Workspaces {
         held.keep(busy);
         self.0.store.touch_workspace(&workspace.id, Timestamp::now()).await?;
         self.note_end(workspace.id.clone(), ended);
-        let label = label(&workspace, &new.program);
+        let label = label(&workspace, if new.home { "agent" } else { &new.program });
         let program = Program::Command { program: new.program, arguments: new.arguments };
         Ok(Job {
             session: new.session,

@@ -28,7 +28,7 @@ pub(super) struct Commands {
     walls: Option<Ahead>,
     /// What further commands need beside init's own filter.
     strict: Option<Vec<Instruction>>,
-    running: HashMap<Pid, Process>,
+    running: HashMap<Pid, Running>,
     /// Those on their way to `exec`, and the terminals to hand over when they are there.
     born: Vec<Born>,
 }
@@ -37,6 +37,13 @@ pub(super) struct Commands {
 struct Ahead {
     walls: Walls,
     filter: Vec<Instruction>,
+}
+
+/// A command, and whether what is left of its session ends with it.
+#[derive(Clone, Copy)]
+struct Running {
+    process: Process,
+    whole: bool,
 }
 
 struct Born {
@@ -70,7 +77,7 @@ impl Commands {
         if let Ok(Some((_, status))) = waitpid(Some(pid), WaitOptions::NOHANG) {
             return Some(exit(status));
         }
-        self.running.insert(pid, process);
+        self.running.insert(pid, Running { process, whole: false });
         None
     }
 
@@ -118,7 +125,7 @@ impl Commands {
             }
             Err(fault) => {
                 // It never was a command: its end is nobody's news.
-                self.running.retain(|_, known| *known != process);
+                self.running.retain(|_, known| known.process != process);
                 say(report, &Report::NotStarted { process, fault }, &[]);
             }
         }
@@ -128,7 +135,11 @@ impl Commands {
         let mut signal = [0_u8; 128];
         while rustix::io::read(&self.children, &mut signal).is_ok() {}
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let Some(process) = self.running.get(&pid).copied() else { continue };
+            let Some(Running { process, whole }) = self.running.get(&pid).copied() else { continue };
+            if whole {
+                // Before anybody hears of its end. Its number is a session's as long as one of that lives.
+                end_session(pid);
+            }
             // It may have ended before its birth was read from the pipe.
             if let Some(at) = self.born.iter().position(|born| born.process == process) {
                 let born = self.born.swap_remove(at);
@@ -161,7 +172,7 @@ impl Commands {
     }
 
     fn pid(&self, process: Process) -> Option<Pid> {
-        self.running.iter().find(|(_, known)| **known == process).map(|(pid, _)| *pid)
+        self.running.iter().find(|(_, known)| known.process == process).map(|(pid, _)| *pid)
     }
 
     /// A command is the leader of its session, and so of a process group.
@@ -172,18 +183,9 @@ impl Commands {
         }
     }
 
-    /// Until a look finds nobody: what is killed may have started something in the meantime.
     fn kill(&self, process: Process) {
         let Some(leader) = self.pid(process) else { return };
-        for _ in 0..16 {
-            let family = family(leader);
-            for pid in &family {
-                let _ = rustix::process::kill_process(*pid, Signal::KILL);
-            }
-            if family.iter().all(|pid| *pid == leader) {
-                break;
-            }
-        }
+        end_session(leader);
         let _ = kill_process_group(leader, Signal::KILL);
     }
 
@@ -210,7 +212,8 @@ impl Commands {
             }
             Forked::Parent { pid } => {
                 let pid = Pid::from_raw(pid.cast_signed()).ok_or(Errno::SRCH).at("fork")?;
-                self.running.insert(pid, further.process);
+                let running = Running { process: further.process, whole: further.whole };
+                self.running.insert(pid, running);
                 Ok(Born { process: further.process, outcome: Outcome(outcome), terminal: ours })
             }
         }
@@ -268,6 +271,20 @@ fn exit(status: WaitStatus) -> Exit {
     match status.terminating_signal() {
         Some(signal) => Exit::Signal(signal),
         None => Exit::Code(status.exit_status().unwrap_or(-1)),
+    }
+}
+
+/// Kills a session and what descends from it, until a look finds nobody: what is killed may have started something
+/// in the meantime.
+fn end_session(leader: Pid) {
+    for _ in 0..16 {
+        let family = family(leader);
+        for pid in &family {
+            let _ = rustix::process::kill_process(*pid, Signal::KILL);
+        }
+        if family.iter().all(|pid| *pid == leader) {
+            break;
+        }
     }
 }
 
