@@ -42,6 +42,9 @@ struct Inner {
     mock: (PathBuf, Vec<String>),
     preinstalled_only: bool,
     npm: Option<String>,
+    /// Where `bin` is seen by those who run what is in it, if that is elsewhere. What is installed for others is put on
+    /// their search path under its own name.
+    seen: Option<PathBuf>,
     jobs: Jobs,
     tasks: TaskTracker,
 }
@@ -56,6 +59,7 @@ pub(crate) struct Needs {
     pub(crate) mock: (PathBuf, Vec<String>),
     pub(crate) preinstalled_only: bool,
     pub(crate) npm: Option<String>,
+    pub(crate) seen: Option<PathBuf>,
 }
 
 impl Agents {
@@ -68,13 +72,15 @@ impl Agents {
             mock: needs.mock,
             preinstalled_only: needs.preinstalled_only,
             npm: needs.npm,
+            seen: needs.seen,
             jobs: Jobs::default(),
             tasks: TaskTracker::new(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// Agents for a program that only installs them.
+    /// Agents for a program that only installs them. `seen`: where `<data>/bin` will be for those who run them, if not
+    /// there.
     ///
     /// # Errors
     ///
@@ -84,6 +90,7 @@ impl Agents {
         home: PathBuf,
         environment: Environment,
         npm: Option<String>,
+        seen: Option<PathBuf>,
     ) -> std::io::Result<Self> {
         Ok(Self::new(Needs {
             data,
@@ -93,6 +100,7 @@ impl Agents {
             mock: (PathBuf::new(), Vec::new()),
             preinstalled_only: false,
             npm,
+            seen,
         }))
     }
 }

@@ -75,6 +75,7 @@ fn prepare(
         spawner: spawner.clone(),
         mock: config.mock.clone(),
         preinstalled_only: config.agents.preinstalled_only,
+        seen: None,
         npm: config.agents.npm.clone(),
     });
     let settings = Settings::new(files.clone(), config.data.clone(), spawner.clone());

@@ -4,6 +4,7 @@
 
 mod connection;
 mod exec;
+mod mcp;
 mod records;
 mod show;
 mod snap;
@@ -67,6 +68,8 @@ pub(crate) enum Command {
     /// API keys, for admins
     #[command(subcommand)]
     Keys(records::Keys),
+    /// The platform as tools of the Model Context Protocol, on standard streams or over HTTP
+    Mcp(mcp::Mcp),
     /// Copy the server's state to a directory of its machine while it runs, for admins
     Backup(records::Backup),
 }
@@ -80,6 +83,7 @@ pub(crate) fn run(global: &Global, command: Command) -> anyhow::Result<ExitCode>
     let done = runtime.block_on(async {
         match command {
             Command::Exec(flags) => return exec::exec(&connection, flags).await,
+            Command::Mcp(flags) => return mcp::mcp(connection, flags).await,
             Command::Ws(command) => ws::run(&connection, &show, command).await?,
             Command::Snap(command) => snap::run(&connection, &show, command).await?,
             Command::Session(command) => records::session(&connection, &show, command).await?,

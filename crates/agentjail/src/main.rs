@@ -1,5 +1,6 @@
 //! The `agentjail` program: it decides what this process is, and lets that part run.
 
+mod agents;
 mod attack;
 mod client;
 mod doctor;
@@ -39,6 +40,9 @@ enum Command {
     /// Root file systems that jails can have in place of the machine's: add, list, remove
     #[command(subcommand)]
     Images(images::Command),
+    /// Coding agents for all jails: install, list, remove
+    #[command(subcommand)]
+    Agents(agents::Command),
     /// The sandbox agent: files, processes, terminals and coding agents of the sandbox this runs in
     Agent(Box<sandbox_agent::Flags>),
     /// Tell what this machine can enforce, what is missing, and how to get it
@@ -84,6 +88,7 @@ fn act(global: &client::Global, command: Command) -> anyhow::Result<ExitCode> {
         Command::Client(command) => client::run(global, command),
         Command::Flavors(command) => flavors::flavors(command),
         Command::Images(command) => images::images(command),
+        Command::Agents(command) => agents::agents(command),
         Command::Agent(flags) => Ok(sandbox_agent::act(*flags)),
         Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Attempt { line, arguments } => Ok(attack::attempt(&line, &arguments)),

@@ -23,7 +23,7 @@ pub(crate) struct At {
 
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
-    name: String,
+    pub(crate) name: String,
     #[command(flatten)]
     at: At,
 }

@@ -1,6 +1,7 @@
 //! `sandbox-agent install-agent` and `install desktop`.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use agent::{Agents, Environment, Versions};
@@ -43,7 +44,7 @@ async fn install(flags: AgentFlags) -> anyhow::Result<ExitCode> {
     let mut base = server.clone();
     base.retain(|name, _| ["PATH", "HOME", "USER", "LANG", "TMPDIR"].contains(&name.as_str()));
     let environment = Environment { base, server };
-    let agents = Agents::alone(data, home, environment, flags.npm_registry.clone())?;
+    let agents = Agents::alone(data, home, environment, flags.npm_registry.clone(), None)?;
     let versions = Versions {
         native: flags.agent_version.clone(),
         adapter: flags.agent_process_version.clone(),
@@ -56,6 +57,37 @@ async fn install(flags: AgentFlags) -> anyhow::Result<ExitCode> {
         _ if versions != Versions::default() => bail!("versions are those of one agent: name it"),
         _ => all(&agents, flags.reinstall).await,
     }
+}
+
+/// Installs an agent into a directory, whose `bin` will be at `seen` for those who run it. Progress goes to standard
+/// error.
+///
+/// # Errors
+///
+/// If there is no such agent, or it could not be fetched or put in place.
+pub fn into_directory(
+    agent: &str,
+    directory: PathBuf,
+    seen: PathBuf,
+    npm_registry: Option<String>,
+) -> anyhow::Result<()> {
+    if agent == "mock" {
+        bail!("mock is a part of this program");
+    }
+    let server = place::environment();
+    let home = place::home(&server);
+    let mut base = server.clone();
+    base.retain(|name, _| ["PATH", "HOME", "USER", "LANG", "TMPDIR"].contains(&name.as_str()));
+    let environment = Environment { base, server };
+    place::wait_for(async {
+        let agents = Agents::alone(directory, home, environment, npm_registry, Some(seen))?;
+        one_agent(&agents, agent, Versions::default(), true).await.map(drop)
+    })
+}
+
+/// Agents that can be installed.
+pub fn installable() -> Vec<&'static str> {
+    agent::agent_ids().into_iter().filter(|agent| *agent != "mock").collect()
 }
 
 /// One that cannot be installed does not keep the others from it.

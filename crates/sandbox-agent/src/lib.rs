@@ -12,6 +12,7 @@ mod server;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+pub use install::{installable, into_directory};
 
 /// Files, processes, terminals and coding agents of one sandbox, over HTTP.
 #[derive(Debug, Parser)]

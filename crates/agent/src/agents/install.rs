@@ -259,7 +259,8 @@ impl Agents {
             Ok(()) => {
                 say(format!("putting {} in place", agent.id));
                 let (bin, stage) = (self.inner.bin.clone(), stage.clone());
-                blocking(move || put_in_place(agent, &bin, &stage)).await
+                let seen = self.inner.seen.clone();
+                blocking(move || put_in_place(agent, &bin, &stage, seen.as_deref())).await
             }
             Err(error) => Err(error),
         };
@@ -288,7 +289,12 @@ fn locked(processes: &Path, agent: &str) -> io::Result<File> {
 }
 
 /// Puts what was staged where it belongs, and makes the launcher and the native program's name.
-fn put_in_place(agent: &Agent, bin: &Path, stage: &Path) -> Result<Vec<Artifact>, InstallError> {
+fn put_in_place(
+    agent: &Agent,
+    bin: &Path,
+    stage: &Path,
+    seen: Option<&Path>,
+) -> Result<Vec<Artifact>, InstallError> {
     let disk =
         |error: io::Error| InstallError::Disk { agent: agent.id.clone(), why: error.to_string() };
     let modules = stage.join("node_modules");
@@ -313,15 +319,18 @@ fn put_in_place(agent: &Agent, bin: &Path, stage: &Path) -> Result<Vec<Artifact>
     fs::rename(stage, &place).map_err(disk)?;
     drop(fs::remove_dir_all(&old));
     let modules = place.join("node_modules");
+    // As those see it who will run it.
+    let seen_modules =
+        seen.unwrap_or(bin).join("agent_processes").join(&agent.id).join("node_modules");
     let mut artifacts = Vec::new();
     if let Some(native) = &agent.native {
         let name = native.name.as_deref().unwrap_or(&agent.id);
         let path = bin.join(name);
-        let program = modules.join(native.program());
+        let program = seen_modules.join(native.program());
         if native.node {
             write_script(&path, &script(&[], &program, native)).map_err(disk)?;
         } else {
-            executable(&program).map_err(disk)?;
+            executable(&modules.join(native.program())).map_err(disk)?;
             let fresh = bin.join(format!(".{name}.partial"));
             drop(fs::remove_file(&fresh));
             symlink(&program, &fresh).and_then(|()| fs::rename(&fresh, &path)).map_err(disk)?;
@@ -329,13 +338,18 @@ fn put_in_place(agent: &Agent, bin: &Path, stage: &Path) -> Result<Vec<Artifact>
         artifacts.push(artifact("native_agent", &path, versions[0].clone()));
     }
     if let Some(adapter) = &agent.adapter {
-        let program = modules.join(adapter.program());
+        let program = seen_modules.join(adapter.program());
         if !adapter.node {
-            executable(&program).map_err(disk)?;
+            executable(&modules.join(adapter.program())).map_err(disk)?;
         }
         let path = bin.join("agent_processes").join(format!("{}-acp", agent.id));
         let exports: Vec<(&String, &String)> = agent.export.iter().collect();
-        write_script(&path, &script(&exports, &program, adapter)).map_err(disk)?;
+        let text = script(&exports, &program, adapter);
+        write_script(&path, &text).map_err(disk)?;
+        // Its native program may be called the same, and then takes the same words.
+        if let Some(command) = agent.command.first().filter(|name| seen.is_some() && !bin.join(name).exists()) {
+            write_script(&bin.join(command), &text).map_err(disk)?;
+        }
         artifacts.push(artifact("agent_process", &path, versions[1].clone()));
     }
     Ok(artifacts)

@@ -110,8 +110,12 @@ impl Launch {
                     .or_insert_with(|| "gemini-2.5-flash".to_owned());
             }
             "pi" => {
-                let program = self.data.join("pi").display().to_string();
-                env.entry("PI_ACP_PI_COMMAND".to_owned()).or_insert(program);
+                // Installed by others, it is on the search path.
+                let program = self.data.join("pi");
+                if program.is_file() {
+                    env.entry("PI_ACP_PI_COMMAND".to_owned())
+                        .or_insert(program.display().to_string());
+                }
                 pi(env, &self.home);
             }
             _ => {}

@@ -17,7 +17,8 @@ struct File {
     key: Option<String>,
 }
 
-/// Sends requests.
+/// Sends requests. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Connection {
     client: Client,
     url: String,
@@ -35,6 +36,15 @@ impl Connection {
         let client = Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
         let key = key.map(str::to_owned).or(file.key).filter(|key| !key.is_empty());
         Ok(Self { client, url: url.trim_end_matches('/').to_owned(), key })
+    }
+
+    /// The same server, for whoever has this key.
+    pub(super) fn with_key(&self, key: &str) -> Self {
+        Self { key: Some(key.to_owned()), ..self.clone() }
+    }
+
+    pub(super) fn without_key(self) -> Self {
+        Self { key: None, ..self }
     }
 
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
