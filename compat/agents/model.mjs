@@ -3,6 +3,8 @@
  * and Chat Completions, Gemini. It plays a fixed script by what the conversation asks last:
  *
  *     make the file    a call of the agent's own shell tool; after its result, "done: " and the result
+ *     mend the project the same, with a command that mends a bug in Python and runs the tests
+ *     make it loud     the same, with one that the tests do not like
  *     start a daemon   the same, with a command that leaves a process behind
  *     use the number   the same, with the tool `tell_the_number` of a server that the agent was given
  *     what did I ask   what was asked before in this conversation
@@ -20,6 +22,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** What the model wants to run, by what it is asked. The daemon outlives its shell, session and all. */
 const COMMANDS = {
   "make the file": "echo made by an agent > made.txt && echo it is written",
+  "mend the project": "sed -i 's/a - b/a + b/' calc.py && python3 -m unittest 2>&1 | tail -1",
+  "make it loud": "sed -i 's/a + b/-(a + b)/' calc.py && python3 -m unittest 2>&1 | tail -1",
   "start a daemon": "(setsid sleep 3600 < /dev/null > /dev/null 2>&1 &) ; echo it is started",
 };
 
@@ -74,6 +78,8 @@ async function answer(request, response, requests) {
   const body = parsed(text);
   requests.push(record(request, body ?? text));
   const path = new URL(request.url, "http://model").pathname;
+  // For a test in another process: what came, but for this.
+  if (path === "/requests") return json(response, requests.slice(0, -1));
 
   if (request.method === "POST" && body) {
     if (path.endsWith("/count_tokens") || path.endsWith(":countTokens")) {
@@ -146,6 +152,8 @@ function script({ said, tools, json }) {
   if (tools.length === 0 && last && last.cue !== "say pong") return { text: "A short title" };
   switch (last?.cue) {
     case "make the file":
+    case "mend the project":
+    case "make it loud":
     case "start a daemon":
     case "use the number": {
       const results = said.slice(last.at).flatMap(({ result }) => (result === undefined ? [] : [result]));

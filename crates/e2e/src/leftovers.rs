@@ -21,6 +21,22 @@ pub fn processes(needle: &str) -> Vec<String> {
     found
 }
 
+/// Processes that descend from one, elder ones first.
+pub fn descendants(of: u32) -> Vec<u32> {
+    let mut family = vec![of];
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        next += 1;
+        let tasks = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+            family.extend(children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+        }
+    }
+    family.remove(0);
+    family
+}
+
 /// Cgroups of the server with this pid.
 pub fn cgroups(server: u32) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -197,7 +197,8 @@ class AcpHttpClient:
         self._path = f"{DEFAULT_ACP_PATH}/{quote(server_id, safe='')}"
         self._http = HttpTransport(base_url, token=token, headers=headers, timeout=timeout)
         self._stream: asyncio.Task[None] | None = None
-        self._streaming = asyncio.Event()
+        #: Set when something is asked: then a stream that broke off is not left for long.
+        self._wanted = asyncio.Event()
         self._last_event: str | None = None
         self._pending: dict[str, asyncio.Future[Envelope]] = {}
         #: Requests whose answers are awaited on the stream, too.
@@ -347,11 +348,14 @@ class AcpHttpClient:
         future: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
         echo = asyncio.Event()
         self._pending[number], self._echoes[number] = future, echo
+        self._wanted.set()
         try:
             answer = await self._post(envelope)
+            self._wanted.set()
             if answer is None:
                 answer = await future
-            elif method == "session/prompt" and self._streaming.is_set():
+            elif method == "session/prompt" and self._stream is not None:
+                # Also where the stream broke off meanwhile: it goes on where it was.
                 await _in_time(echo.wait(), _STREAM_LAG)
         finally:
             self._pending.pop(number, None)
@@ -408,7 +412,6 @@ class AcpHttpClient:
                     headers["last-event-id"] = self._last_event
                 limits = httpx.Timeout(30.0, read=None)
                 async with self._http.stream("GET", self._path, headers=headers, timeout=limits) as response:
-                    self._streaming.set()
                     async for event in events_of(response):
                         delay = _FIRST_DELAY
                         if event.id is not None:
@@ -423,8 +426,8 @@ class AcpHttpClient:
                     await self._failed(error)
             except Exception as error:
                 await self._failed(error)
-            self._streaming.clear()
-            await asyncio.sleep(delay)
+            self._wanted.clear()
+            await _in_time(self._wanted.wait(), delay)
             delay = min(delay * 2, _LONGEST_DELAY)
 
     async def _failed(self, error: Exception) -> None:
@@ -540,7 +543,7 @@ async def _in_time(wait: Awaitable[Any], seconds: float) -> None:
     try:
         await asyncio.wait_for(wait, seconds)
     except asyncio.TimeoutError:
-        log.debug("an answer was not told on the stream in time")
+        return
 
 
 def _version() -> str:

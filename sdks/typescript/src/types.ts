@@ -358,9 +358,47 @@ export interface WorkspaceExecRequest {
   stdin?: string;
 }
 
+/** An agent to start. All of it may be left out. */
+export interface WorkspaceAgentRequest {
+  /** Of which a session is made for it, and goes with it. */
+  services?: ServiceId[];
+  scopes?: Partial<Record<ServiceId, string[]>>;
+  /** A session that is there already, in place of `services`. */
+  sessionId?: string;
+  /** Coding agents that must be installed on the server; default: all there are. */
+  agents?: string[];
+  /** In place of the workspace's. */
+  network?: NetworkSpec;
+  memoryMb?: number;
+  maxPids?: number;
+  cpuPercent?: number;
+  /** For all that runs there; not a place for keys. */
+  env?: [string, string][];
+}
+
+export interface WorkspaceAgentStarted {
+  url: string;
+  /** Opens `url` and nothing else. Told this once. */
+  token: string;
+  session_id: string | null;
+}
+
+export type WorkspaceAgentState = "running" | "paused" | "ended";
+
+export interface WorkspaceAgent {
+  state: WorkspaceAgentState;
+  url: string;
+  session_id: string | null;
+  created_at: string;
+  agents: string[];
+  jail_id: number | null;
+  /** How it last ended by itself. */
+  ended: { reason: "exited" | "oom_killed" | "quota"; exit_code: number; at: string } | null;
+}
+
 export interface WorkspaceForkResponse {
   parent: Workspace;
-  forks: Workspace[];
+  forks: (Workspace & { agent?: WorkspaceAgentStarted })[];
   snapshot_id: string;
   /** How long a running command stood still; null if none ran. */
   freeze_ms?: number | null;

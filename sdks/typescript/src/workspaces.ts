@@ -7,6 +7,10 @@ import type {
   ExecResult,
   StreamEvent,
   Workspace,
+  WorkspaceAgent,
+  WorkspaceAgentRequest,
+  WorkspaceAgentStarted,
+  WorkspaceAgentState,
   WorkspaceCreateRequest,
   WorkspaceExecRequest,
   WorkspaceForkResponse,
@@ -71,14 +75,18 @@ export class Workspaces {
     yield* events(response.body);
   }
 
-  /** Makes workspaces that begin as this one is now, in constant time, a running command or not. */
+  /**
+   * Makes workspaces that begin as this one is now, in constant time, a running command or not. With `agent` (it may be
+   * `{}`) each gets one of its own, with tokens of its own, that goes on with the conversation.
+   */
   async fork(
     id: string,
-    params: { count: number; label?: string },
+    params: { count: number; label?: string; agent?: WorkspaceAgentRequest },
     options?: RequestOptions,
   ): Promise<WorkspaceForkResponse> {
     if (!(params.count >= 1 && params.count <= 16)) throw new Error("count must be from 1 to 16");
-    const body = set({ count: params.count, label: params.label });
+    const agent = params.agent === undefined ? undefined : agentBody(params.agent);
+    const body = set({ count: params.count, label: params.label, agent });
     return this.#http.request("POST", path`/v1/workspaces/${id}/fork`, { ...options, body });
   }
 
@@ -89,6 +97,28 @@ export class Workspaces {
   }
 
   /**
+   * Starts a sandbox agent in the workspace's jail, with a session of `services` whose phantom tokens are all that it
+   * holds. Clients of a sandbox agent connect to `url` with `token`, which opens that and nothing else.
+   */
+  agent(id: string, params: WorkspaceAgentRequest = {}, options?: RequestOptions): Promise<WorkspaceAgentStarted> {
+    return this.#http.request("POST", path`/v1/workspaces/${id}/agent`, { ...options, body: agentBody(params) });
+  }
+
+  getAgent(id: string, options?: RequestOptions): Promise<WorkspaceAgent> {
+    return this.#http.request("GET", path`/v1/workspaces/${id}/agent`, options);
+  }
+
+  /** Lets it run, stand still, or end. Whatever is asked of it brings it back, with the same token and conversations. */
+  setAgent(id: string, state: WorkspaceAgentState, options?: RequestOptions): Promise<WorkspaceAgent> {
+    return this.#http.request("PATCH", path`/v1/workspaces/${id}/agent`, { ...options, body: { state } });
+  }
+
+  /** Ends it for good, with its token and the session that was made for it; the workspace stays. */
+  deleteAgent(id: string, options?: RequestOptions): Promise<void> {
+    return this.#http.request("DELETE", path`/v1/workspaces/${id}/agent`, options);
+  }
+
+  /**
    * Asks a server that runs in the workspace. `target` is what follows its port, such as `/api?x=1`; the answer
    * is as it is, whatever its status.
    */
@@ -96,6 +126,20 @@ export class Workspaces {
     const rest = target.startsWith("/") ? target : `/${target}`;
     return this.#http.raw(`${path`/v1/workspaces/${id}/ports/${port}`}${rest}`, init);
   }
+}
+
+function agentBody(params: WorkspaceAgentRequest): Record<string, unknown> {
+  return set({
+    services: params.services,
+    scopes: params.scopes,
+    session_id: params.sessionId,
+    agents: params.agents,
+    network: params.network,
+    memory_mb: params.memoryMb,
+    max_pids: params.maxPids,
+    cpu_percent: params.cpuPercent,
+    env: params.env,
+  });
 }
 
 function execBody(params: WorkspaceExecRequest): Record<string, unknown> {

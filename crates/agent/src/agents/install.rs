@@ -347,7 +347,10 @@ fn put_in_place(
         let text = script(&exports, &program, adapter);
         write_script(&path, &text).map_err(disk)?;
         // Its native program may be called the same, and then takes the same words.
-        if let Some(command) = agent.command.first().filter(|name| seen.is_some() && !bin.join(name).exists()) {
+        let is_free = |name: &&String| bin.join(name).symlink_metadata().is_err();
+        if let Some(command) = agent.command.first().filter(is_free)
+            && seen.is_some()
+        {
             write_script(&bin.join(command), &text).map_err(disk)?;
         }
         artifacts.push(artifact("agent_process", &path, versions[1].clone()));

@@ -1,5 +1,6 @@
 //! Workspaces and snapshots, through the API.
 
+mod agents;
 mod crash;
 mod forks;
 mod gateway;
