@@ -7,6 +7,7 @@
  *     make it loud     the same, with one that the tests do not like
  *     start a daemon   the same, with a command that leaves a process behind
  *     use the number   the same, with the tool `tell_the_number` of a server that the agent was given
+ *     run it in a jail the same, with the tool `run_code` of the platform
  *     what did I ask   what was asked before in this conversation
  *     count slowly     a number every 100 ms, until the caller hangs up
  *     anything else    pong
@@ -27,10 +28,13 @@ const COMMANDS = {
   "start a daemon": "(setsid sleep 3600 < /dev/null > /dev/null 2>&1 &) ; echo it is started",
 };
 
-/** A tool that is no agent's own. */
-const GIVEN = "tell_the_number";
+/** Tools that are no agent's own, and what they are called with. */
+const GIVEN = {
+  "use the number": { name: "tell_the_number", input: {} },
+  "run it in a jail": { name: "run_code", input: { code: "print(6 * 7, 'from a jail')", language: "python" } },
+};
 
-const CUES = [...Object.keys(COMMANDS), "use the number", "what did I ask", "count slowly", "say pong"];
+const CUES = [...Object.keys(COMMANDS), ...Object.keys(GIVEN), "what did I ask", "count slowly", "say pong"];
 
 /** Names that agents give their shell, and the argument that takes a line for it. */
 const SHELLS = ["bash", "exec_command", "shell_command", "shell", "run_shell_command", "local_shell", "exec"];
@@ -155,10 +159,11 @@ function script({ said, tools, json }) {
     case "mend the project":
     case "make it loud":
     case "start a daemon":
+    case "run it in a jail":
     case "use the number": {
       const results = said.slice(last.at).flatMap(({ result }) => (result === undefined ? [] : [result]));
       const wanted = COMMANDS[last.cue];
-      const call = wanted ? results.length === 0 && shellCall(tools, wanted) : givenCall(tools, results);
+      const call = wanted ? results.length === 0 && shellCall(tools, wanted) : givenCall(tools, results, GIVEN[last.cue]);
       if (call) return { call };
       return { text: results.length > 0 ? `done: ${results.at(-1).trim().slice(0, 300)}` : "there is no such tool" };
     }
@@ -191,20 +196,20 @@ function shellCall(tools, command) {
 }
 
 /** A call of the tool that is no agent's own, of which agents do not tell much until they are asked. */
-function givenCall(tools, results) {
-  const tool = tools.find(({ name }) => name.endsWith(GIVEN));
+function givenCall(tools, results, given) {
+  const tool = tools.find(({ name }) => name.endsWith(given.name));
   const search = tools.find(({ name }) => name === "ToolSearch");
   const script = tools.find(({ name, custom }) => custom && name === "exec");
   if (results.length === 0) {
-    if (tool) return { tool, input: {} };
+    if (tool) return { tool, input: given.input };
     // Claude's: what it finds may be called from then on.
-    if (search) return { tool: search, input: { query: GIVEN, max_results: 5 } };
+    if (search) return { tool: search, input: { query: given.name, max_results: 5 } };
     // Codex's: a script finds it and calls it.
-    const find = `const { name } = ALL_TOOLS.find(({ name }) => name.endsWith("${GIVEN}"));`;
-    return script && { tool: script, input: `${find}\ntext(JSON.stringify(await tools[name]({})));` };
+    const find = `const { name } = ALL_TOOLS.find(({ name }) => name.endsWith("${given.name}"));`;
+    return script && { tool: script, input: `${find}\ntext(JSON.stringify(await tools[name](${JSON.stringify(given.input)})));` };
   }
-  const found = new RegExp(`\\w+__${GIVEN}`).exec(results.at(-1))?.[0];
-  if (search && results.length === 1 && found) return { tool: { name: found }, input: {} };
+  const found = new RegExp(`\\w+__${given.name}`).exec(results.at(-1))?.[0];
+  if (search && results.length === 1 && found) return { tool: { name: found }, input: given.input };
   return undefined;
 }
 

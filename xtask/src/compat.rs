@@ -1,5 +1,9 @@
 //! The published clients of others against our server, unchanged.
 
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::python;
 use crate::sandbox::Sandbox;
 use crate::{command, npm, root, run, say, target};
 
@@ -29,11 +33,52 @@ pub(crate) fn clients() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Real coding agents from npm. Not part of the gate: they are gigabytes.
+/// The platform as tools, by the official client of MCP.
+pub(crate) fn mcp() -> anyhow::Result<()> {
+    say("the official MCP client");
+    run(joined_node(&["mcp.test.mjs"])?.env_remove("AGENTS_STATE"))
+}
+
+/// Real coding agents from npm, by themselves and in jails. Not part of the gate: they are gigabytes.
 pub(crate) fn agents() -> anyhow::Result<()> {
     say("real coding agents against a stand-in model");
     run(command("node")
         .args(["--test", "--test-concurrency=1", "agents.test.mjs"])
         .current_dir(root().join("compat/agents"))
-        .env("SANDBOX_AGENT_BIN", Sandbox::program()))
+        .env("SANDBOX_AGENT_BIN", Sandbox::program()))?;
+    let state = agents_state()?;
+    say("real coding agents in jails, through the Python SDK");
+    let uv = python::uv()?;
+    run(python::in_project(&uv, &["sync", "--quiet"]).env_remove("AGENTS"))?;
+    let folder = root().join("compat/joined");
+    let tests = folder.display().to_string();
+    run(python::in_project(&uv, &["run", "pytest", "-q", "-c", &format!("{tests}/pytest.ini"), &tests])
+        .env("AGENTS_STATE", &state)
+        .env("AGENTJAIL_BIN", target().join("debug/agentjail")))?;
+    say("real coding agents in jails, through the TypeScript SDK; and Claude Code as a client of MCP");
+    run(joined_node(&["joined.test.mjs", "mcp.test.mjs"])?.env("AGENTS_STATE", &state))
+}
+
+/// A state directory in which coding agents are installed.
+pub(crate) fn agents_state() -> anyhow::Result<PathBuf> {
+    let state = target().join("agents-state");
+    say("installing coding agents for jails");
+    run(command(target().join("debug/agentjail"))
+        .args(["agents", "install", "claude", "codex", "opencode", "--state-dir"])
+        .arg(&state))?;
+    Ok(state)
+}
+
+fn joined_node(tests: &[&str]) -> anyhow::Result<Command> {
+    let sdk = root().join("sdks/typescript");
+    run(npm(&["ci", "--no-audit", "--no-fund", "--loglevel", "error"]).current_dir(&sdk))?;
+    run(npm(&["run", "--silent", "build"]).current_dir(&sdk))?;
+    let folder = root().join("compat/joined");
+    run(npm(&["ci", "--no-audit", "--no-fund", "--loglevel", "error"]).current_dir(&folder))?;
+    let mut node = command("node");
+    node.args(["--test", "--test-concurrency=1", "--test-timeout=180000"])
+        .args(tests)
+        .current_dir(folder)
+        .env("AGENTJAIL_BIN", target().join("debug/agentjail"));
+    Ok(node)
 }

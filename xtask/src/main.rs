@@ -3,6 +3,7 @@
 mod compat;
 mod demo;
 mod fuzz;
+mod python;
 mod sandbox;
 mod schemathesis;
 mod setup;
@@ -76,6 +77,8 @@ fn test() -> anyhow::Result<()> {
     web::browser()?;
     fuzz::fuzz(fuzz::Length::Runs(RUNS_IN_TESTS))?;
     sdk()?;
+    python::sdk()?;
+    compat::mcp()?;
     say("everything passed");
     Ok(())
 }
