@@ -1,13 +1,15 @@
 // The story of the README, with real parts: the server, the SDK, the official OpenAI and Anthropic
 // clients in jails. Only the models are stand-ins. Every claim is checked; a false one ends the demo.
 import { spawn } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { startModel as startCodingModel } from "../compat/agents/model.mjs";
 import { startModel } from "./model.mjs";
 
-const [program, sdk, flavor] = process.argv.slice(2);
+// Where agents are installed, and the Python that has the SDK; without them the last act is left out.
+const [program, sdk, flavor, agents, python] = process.argv.slice(2);
 const { Agentjail } = await import(join(sdk, "dist/index.js"));
 
 const bold = (text) => (process.stdout.isTTY ? `\x1b[1m${text}\x1b[0m` : text);
@@ -32,6 +34,8 @@ const [api, proxy] = [await port(), await port()];
 mkdirSync(join(state, "flavors"), { recursive: true });
 cpSync(flavor, join(state, "flavors/demo"), { recursive: true, verbatimSymlinks: true });
 
+const coding = await startCodingModel();
+
 const upstreams = Object.keys(REAL).flatMap((service) => ["--upstream", `${service}=${model.url}`]);
 const server = spawn(
   program,
@@ -40,6 +44,32 @@ const server = spawn(
 );
 let log = "";
 server.stderr.on("data", (data) => (log += data));
+
+/** A server of its own, whose model knows what coding agents ask. */
+async function lastAct(key) {
+  const port_ = await port();
+  const own = mkdtempSync(join(tmpdir(), "agentjail-demo-agent-"));
+  mkdirSync(join(own, "flavors"));
+  for (const name of readdirSync(agents)) symlinkSync(join(agents, name), join(own, "flavors", name));
+  const addresses = ["--ctl-addr", `127.0.0.1:${port_}`, "--proxy-addr", `127.0.0.1:${await port()}`, "--state-dir", own];
+  const env = { PATH: process.env.PATH, AGENTJAIL_API_KEY: `${key}@dev:admin`, ANTHROPIC_API_KEY: REAL.anthropic };
+  const second = spawn(program, ["serve", ...addresses, "--log", "warn", "--upstream", `anthropic=${coding.url}`], { env, stdio: ["ignore", "ignore", "pipe"] });
+  second.stderr.on("data", (data) => (log += data));
+  const url = `http://127.0.0.1:${port_}`;
+  try {
+    for (let n = 0; n < 200 && !(await fetch(`${url}/healthz`).then((r) => r.ok, () => false)); n++) {
+      await new Promise((done) => setTimeout(done, 50));
+    }
+    const script = new URL("agent.py", import.meta.url).pathname;
+    const act = spawn(python, [script, url, key, coding.url, REAL.anthropic], { stdio: "inherit" });
+    const code = await new Promise((done) => act.once("exit", done));
+    if (code !== 0) throw new Error("the last act failed");
+  } finally {
+    second.kill("SIGTERM");
+    await new Promise((done) => second.once("exit", done));
+    rmSync(own, { recursive: true, force: true });
+  }
+}
 
 try {
   tell("agentjail serve: SQLite, a fresh state directory, one admin key made at first start");
@@ -121,11 +151,14 @@ try {
   }
   times.sort((a, b) => a - b);
   show("POST /v1/runs of a no-op", `${times[15].toFixed(1)} ms at the median of 30 (unoptimised build)`);
-  console.log("\nThat was it: the jails had phantoms, the upstream had the keys.");
+  console.log("\nThe jails had phantoms, the upstream had the keys.");
+
+  if (agents) await lastAct(apiKey);
 } catch (error) {
   console.error(`\n${error.stack}\n\nserver log:\n${log}`);
   process.exitCode = 1;
 } finally {
+  await coding.close();
   server.kill("SIGTERM");
   await new Promise((done) => server.once("exit", done));
   model.close();

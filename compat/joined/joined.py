@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,11 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
 #: Real keys, which must be found nowhere but at the model.
-CANARIES = {"ANTHROPIC_API_KEY": "sk-ant-canary-51f0c2", "OPENAI_API_KEY": "sk-canary-7be94d"}
+CANARIES = {
+    "ANTHROPIC_API_KEY": "sk-ant-canary-51f0c2",
+    "OPENAI_API_KEY": "sk-canary-7be94d",
+    "GITHUB_TOKEN": "ghp_canary2c8e10",
+}
 
 KEY = "joined-key"
 
@@ -36,6 +41,7 @@ class Plane:
     state: Path
     process: subprocess.Popen[bytes]
     log: Path
+    repository: str = ""
 
     def requests(self) -> list[dict[str, Any]]:
         """What the model was asked."""
@@ -47,8 +53,29 @@ class Plane:
         return httpx.get(f"{self.url}{path}", headers={"authorization": f"Bearer {KEY}"}, timeout=30).json()
 
 
+@dataclass
+class Git:
+    """A git server, and what a control plane needs to reach it."""
+
+    url: str
+    flags: list[str]
+
+
 @contextmanager
-def plane(flavors: Path | None) -> Iterator[Plane]:
+def git_house() -> Iterator[Git]:
+    """Starts a git server that says it is github.com."""
+    server = subprocess.Popen(["node", HERE / "git.mjs"], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        yield Git("https://github.com/you/project", json.loads(server.stdout.readline()))
+    finally:
+        server.terminate()
+        server.wait(10)
+        server.stdout.close()
+
+
+@contextmanager
+def plane(flavors: Path | None, flags: Sequence[str] = ()) -> Iterator[Plane]:
     """Starts both, with agents that are installed in ``flavors``."""
     program = Path(os.environ.get("AGENTJAIL_BIN", ROOT / "target/debug/agentjail"))
     state = Path(tempfile.mkdtemp(prefix="joined-"))
@@ -70,6 +97,7 @@ def plane(flavors: Path | None) -> Iterator[Plane]:
                 *["--ctl-addr", f"127.0.0.1:{api}", "--proxy-addr", f"127.0.0.1:{proxy}"],
                 *["--state-dir", state / "state", "--log", "debug"],
                 *["--upstream", f"anthropic={upstream}", "--upstream", f"openai={upstream}"],
+                *flags,
             ],
             env={"PATH": os.environ["PATH"], "AGENTJAIL_API_KEY": f"{KEY}@dev:operator", **CANARIES},
             stdout=out,

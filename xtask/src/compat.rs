@@ -46,26 +46,32 @@ pub(crate) fn agents() -> anyhow::Result<()> {
         .args(["--test", "--test-concurrency=1", "agents.test.mjs"])
         .current_dir(root().join("compat/agents"))
         .env("SANDBOX_AGENT_BIN", Sandbox::program()))?;
-    let state = agents_state()?;
+    let state = agents_state(&["claude", "codex", "opencode"])?;
     say("real coding agents in jails, through the Python SDK");
     let uv = python::uv()?;
     run(python::in_project(&uv, &["sync", "--quiet"]).env_remove("AGENTS"))?;
     let folder = root().join("compat/joined");
     let tests = folder.display().to_string();
-    run(python::in_project(&uv, &["run", "pytest", "-q", "-c", &format!("{tests}/pytest.ini"), &tests])
-        .env("AGENTS_STATE", &state)
-        .env("AGENTJAIL_BIN", target().join("debug/agentjail")))?;
-    say("real coding agents in jails, through the TypeScript SDK; and Claude Code as a client of MCP");
+    run(python::in_project(
+        &uv,
+        &["run", "pytest", "-q", "-c", &format!("{tests}/pytest.ini"), &tests],
+    )
+    .env("AGENTS_STATE", &state)
+    .env("AGENTJAIL_BIN", target().join("debug/agentjail")))?;
+    say(
+        "real coding agents in jails, through the TypeScript SDK; and Claude Code as a client of MCP",
+    );
     run(joined_node(&["joined.test.mjs", "mcp.test.mjs"])?.env("AGENTS_STATE", &state))
 }
 
 /// A state directory in which coding agents are installed.
-pub(crate) fn agents_state() -> anyhow::Result<PathBuf> {
+pub(crate) fn agents_state(agents: &[&str]) -> anyhow::Result<PathBuf> {
     let state = target().join("agents-state");
-    say("installing coding agents for jails");
+    say(&format!("installing coding agents for jails, once: {}", agents.join(", ")));
     run(command(target().join("debug/agentjail"))
-        .args(["agents", "install", "claude", "codex", "opencode", "--state-dir"])
-        .arg(&state))?;
+        .args(["agents", "install", "--state-dir"])
+        .arg(&state)
+        .args(agents))?;
     Ok(state)
 }
 

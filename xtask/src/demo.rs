@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::{cargo, command, npm, root, run, say, setup, target};
+use crate::{cargo, command, compat, npm, python, root, run, say, setup, target};
 
 pub(crate) fn demo() -> anyhow::Result<()> {
     setup::for_demo()?;
@@ -21,10 +21,13 @@ pub(crate) fn demo() -> anyhow::Result<()> {
     run(npm(&["install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel", "error"])
         .current_dir(&flavor))?;
     install_python_client(&flavor.join("python"))?;
+    let state = compat::agents_state(&["claude"])?;
+    let uv = python::uv()?;
+    run(&mut python::in_project(&uv, &["sync", "--quiet"]))?;
     run(command("node")
         .arg(root().join("demo/story.mjs"))
         .arg(target().join("debug/agentjail"))
-        .args([&sdk, &flavor]))
+        .args([&sdk, &flavor, &state.join("flavors"), &target().join("python-sdk/bin/python")]))
 }
 
 /// Wheels for the jail's Python, which is the system's, whichever one pip itself runs on.

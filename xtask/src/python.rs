@@ -44,8 +44,14 @@ pub(crate) fn uv() -> anyhow::Result<PathBuf> {
     let uv = home.join("bin/uv");
     if !uv.exists() {
         run(command("python3").args(["-m", "venv"]).arg(&home))?;
-        run(command(home.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", UV]))?;
+        run(command(home.join("bin/python")).args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            UV,
+        ]))?;
     }
     Ok(uv)
 }

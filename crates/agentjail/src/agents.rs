@@ -43,7 +43,8 @@ pub(crate) fn agents(command: Command) -> anyhow::Result<ExitCode> {
         Command::Install(install) => {
             let shelf = Shelf::of(KIND, &install.at)?;
             let known = sandbox_agent::installable();
-            if let Some(other) = install.agents.iter().find(|agent| !known.contains(&agent.as_str()))
+            if let Some(other) =
+                install.agents.iter().find(|agent| !known.contains(&agent.as_str()))
             {
                 bail!("there is no agent {other:?}; there are: {}", known.join(", "));
             }

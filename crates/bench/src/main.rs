@@ -1,9 +1,10 @@
 //! What we claim, measured: each figure beside its peers, interleaved, in one run.
 //!
-//! Prints a table and writes `docs/benchmarks.md`; with a section's name (`jails`, `runs`, `snapshots`, `proxy`, `sandbox`), only
+//! Prints a table and writes `docs/benchmarks.md`; with a section's name (`jails`, `runs`, `snapshots`, `proxy`, `sandbox`, `joined`), only
 //! prints that. A peer that is not installed is said to be missing.
 
 mod jails;
+mod joined;
 mod peer;
 mod proxy;
 mod runs;
@@ -48,6 +49,9 @@ fn measure() -> anyhow::Result<()> {
         }
         if wanted("sandbox") {
             sandbox::measure(&mut report).await?;
+        }
+        if wanted("joined") {
+            joined::measure(&mut report).await?;
         }
         anyhow::Ok(())
     })?;

@@ -25,7 +25,18 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(upstream: &str) -> anyhow::Result<Self> {
+        Self::with(upstream, None).await
+    }
+
+    /// With flavors that are elsewhere.
+    pub(crate) async fn with(
+        upstream: &str,
+        flavors: Option<&std::path::Path>,
+    ) -> anyhow::Result<Self> {
         let state = tempfile::tempdir()?;
+        if let Some(flavors) = flavors {
+            std::os::unix::fs::symlink(flavors, state.path().join("flavors"))?;
+        }
         let (api, proxy) = (free_port()?, free_port()?);
         let program = std::env::current_exe()?.with_file_name("agentjail");
         let child = command(&program)
@@ -37,7 +48,8 @@ impl Server {
                 &format!("127.0.0.1:{proxy}"),
             ])
             .args(["--api-key", "bench@bench:operator", "--log", "error"])
-            .args(["--upstream", &format!("openai={upstream}"), "--state-dir"])
+            .args(["--upstream", &format!("openai={upstream}")])
+            .args(["--upstream", &format!("anthropic={upstream}"), "--state-dir"])
             .arg(state.path())
             .stdin(Stdio::null())
             .kill_on_drop(true)

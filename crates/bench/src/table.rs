@@ -64,6 +64,10 @@ impl Report {
     }
 }
 
+pub(crate) fn p50(times: &[Duration]) -> Duration {
+    percentile(times, 50)
+}
+
 fn percentile(times: &[Duration], percent: usize) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();

@@ -17,8 +17,8 @@ use crate::rates::Rates;
 use crate::sessions::Sessions;
 use crate::workspaces::Workspaces;
 use crate::{
-    agents, audit, backup, credentials, edge, gateway, identity, jail_network, jails, keys, openapi,
-    public, runs, sessions, snapshots, workspaces,
+    agents, audit, backup, credentials, edge, gateway, identity, jail_network, jails, keys,
+    openapi, public, runs, sessions, snapshots, workspaces,
 };
 
 /// Everything a handler may call. Cheap to clone.

@@ -53,7 +53,9 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
     if let Some(token) = agents::presented(request.headers(), request.uri()) {
         let found = match app.agents.authenticate(token).await {
             Ok(Some(key)) => key,
-            Ok(None) => return ApiError::said(Kind::Unauthorized, "invalid agent token").into_response(),
+            Ok(None) => {
+                return ApiError::said(Kind::Unauthorized, "invalid agent token").into_response();
+            }
             Err(error) => return ApiError::from(error).into_response(),
         };
         if let Err(wait) = app.rates.take(&found.tenant, Instant::now()) {

@@ -7,8 +7,8 @@ use utoipa::openapi::{ContentBuilder, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use crate::{
-    agents, audit, backup, credentials, edge, gateway, identity, jail_network, jails, keys, public, runs,
-    sessions, snapshots, workspaces,
+    agents, audit, backup, credentials, edge, gateway, identity, jail_network, jails, keys, public,
+    runs, sessions, snapshots, workspaces,
 };
 
 /// An error's body.

@@ -211,11 +211,7 @@ impl Jail {
     /// # Cancel safety
     ///
     /// As of [`Jail::start`].
-    pub async fn start_whole(
-        &self,
-        command: Command,
-        stdio: Stdio,
-    ) -> Result<Process, OrderError> {
+    pub async fn start_whole(&self, command: Command, stdio: Stdio) -> Result<Process, OrderError> {
         self.begin(command, stdio, true).await
     }
 

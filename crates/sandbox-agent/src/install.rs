@@ -59,8 +59,8 @@ async fn install(flags: AgentFlags) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Installs an agent into a directory, whose `bin` will be at `seen` for those who run it. Progress goes to standard
-/// error.
+/// Installs an agent into a directory, whose `bin` will be at `seen` for those who run it. What it does goes to standard
+/// error, but for each of its some hundred packages.
 ///
 /// # Errors
 ///
@@ -81,7 +81,13 @@ pub fn into_directory(
     let environment = Environment { base, server };
     place::wait_for(async {
         let agents = Agents::alone(directory, home, environment, npm_registry, Some(seen))?;
-        one_agent(&agents, agent, Versions::default(), true).await.map(drop)
+        let mut progress = agents.install(agent, Versions::default(), true).await?;
+        while let Some(line) = progress.line().await {
+            if !line.starts_with("fetched ") {
+                drop(writeln!(std::io::stderr(), "{agent}: {line}"));
+            }
+        }
+        Ok(progress.outcome().await.map(drop)?)
     })
 }
 

@@ -20,7 +20,9 @@ pub(crate) enum AgentError {
         "agents[{index}]: {name:?} is not installed on this server: `agentjail agents install {name}`"
     )]
     NotInstalled { index: usize, name: String },
-    #[error("session_id and services exclude each other: name a session, or say what one shall be made of")]
+    #[error(
+        "session_id and services exclude each other: name a session, or say what one shall be made of"
+    )]
     TwoSessions,
     #[error(
         "agent.services: the agent that is there uses a session that was made apart; say what services the forks' shall have"

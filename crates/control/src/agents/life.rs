@@ -156,7 +156,10 @@ impl Life {
 
 impl Agents {
     /// Somebody asks the agent of a workspace for something: it is woken, or started again, if it must be.
-    pub(super) async fn enter(&self, workspace: &Workspace) -> Result<(Arc<Life>, Use), AgentError> {
+    pub(super) async fn enter(
+        &self,
+        workspace: &Workspace,
+    ) -> Result<(Arc<Life>, Use), AgentError> {
         if let Some(life) = self.life(&workspace.id)
             && let Some(held) = life.enter()
         {

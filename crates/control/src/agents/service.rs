@@ -166,7 +166,10 @@ impl Agents {
     }
 
     /// What an agent was started with, if there is one.
-    pub(crate) async fn settings(&self, id: &WorkspaceId) -> Result<Option<StartAgent>, AgentError> {
+    pub(crate) async fn settings(
+        &self,
+        id: &WorkspaceId,
+    ) -> Result<Option<StartAgent>, AgentError> {
         let row = self.0.parts.store.agent(Whose::Everyone, id).await?;
         let body = row.map(|row| serde_json::from_value(row.settings));
         body.transpose().map_err(AgentError::Settings)
@@ -286,6 +289,10 @@ fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// For whom a session is, beside its services.
-pub(super) fn same_tenant(named: &str, found: &TenantId, wanted: &TenantId) -> Result<(), AgentError> {
+pub(super) fn same_tenant(
+    named: &str,
+    found: &TenantId,
+    wanted: &TenantId,
+) -> Result<(), AgentError> {
     if found == wanted { Ok(()) } else { Err(AgentError::OtherTenant(named.to_owned())) }
 }

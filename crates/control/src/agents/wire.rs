@@ -55,7 +55,8 @@ impl StartAgent {
         if !own && other.session_id.is_some() {
             return Err(AgentError::NobodysSession);
         }
-        let session = if own { (self.services, self.scopes) } else { (other.services, other.scopes) };
+        let session =
+            if own { (self.services, self.scopes) } else { (other.services, other.scopes) };
         Ok(Self {
             services: session.0,
             scopes: session.1,

@@ -195,7 +195,8 @@ impl Executor {
             match this.start(job, place).await {
                 Ok(owned) => {
                     // The caller may be gone already; the owner will notice by its sink.
-                    let (pid, enforced) = (owned.running.jail.pid(), owned.running.enforced.clone());
+                    let (pid, enforced) =
+                        (owned.running.jail.pid(), owned.running.enforced.clone());
                     drop(begun.send(Ok(Born { id: owned.books.id, pid, enforced })));
                     owner::own(owned, sink, &this.0.stop).await;
                 }

@@ -252,7 +252,9 @@ impl Family<'_> {
         let (layers, asker) = (self.app.workspaces.layers().clone(), asker.clone());
         let tree = Arc::clone(&upper);
         // A copy that was begun is made to its end, also if the caller hangs up.
-        let copying = async move { captured(&layers, owner, &tree.id, &asker, &[("/output", "output")]).await };
+        let copying = async move {
+            captured(&layers, owner, &tree.id, &asker, &[("/output", "output")]).await
+        };
         let captured = self.app.executor.tasks().spawn(copying).await.map_err(internal)?;
         let clone_ms = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         match captured {

@@ -113,9 +113,7 @@ impl From<WorkspaceError> for ApiError {
             | E::ForkCount
             | E::Idle
             | E::FlavorGone(_)
-            | E::ImageGone(_) => {
-                Self::new(Kind::Invalid, error)
-            }
+            | E::ImageGone(_) => Self::new(Kind::Invalid, error),
             E::WorkspaceQuota(_) | E::ByteQuota { .. } => Self::new(Kind::TooMany, error),
             E::Store(_) | E::Layer(_) | E::Config(_) => Self::internal(error),
         }

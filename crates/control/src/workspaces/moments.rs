@@ -284,8 +284,7 @@ impl Workspaces {
         running: &Asker,
     ) -> Result<Option<Captured>, WorkspaceError> {
         let owner = self.owner_of(&workspace.tenant).await?;
-        let parts =
-            [("/workspace", "workspace"), ("/output", "output"), ("/home/agent", "home")];
+        let parts = [("/workspace", "workspace"), ("/output", "output"), ("/home/agent", "home")];
         match captured(self.layers(), owner, &workspace.upper, running, &parts).await {
             Ok(captured) => Ok(Some(captured)),
             Err(CaptureError::Ask(AskError::Ended)) => {

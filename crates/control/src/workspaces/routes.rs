@@ -15,8 +15,8 @@ use super::domains;
 use super::moments::Family;
 use super::service::{Errand, NewExec, NewWorkspace};
 use super::wire::{
-    CreateWorkspace, CreateWorkspaceBody, Fork, ForkWorkspace, Forked, FromSnapshot, PatchWorkspace,
-    RestoreWorkspace, TakeSnapshot, WorkspaceExec, WorkspaceList, WorkspaceView,
+    CreateWorkspace, CreateWorkspaceBody, Fork, ForkWorkspace, Forked, FromSnapshot,
+    PatchWorkspace, RestoreWorkspace, TakeSnapshot, WorkspaceExec, WorkspaceList, WorkspaceView,
 };
 use crate::agents;
 use crate::app::App;

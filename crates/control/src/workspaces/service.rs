@@ -289,7 +289,10 @@ impl Workspaces {
         // As it is now: while we waited it may have been paused, restored or deleted.
         let workspace = self.get(Whose::Everyone, workspace.id.as_str()).await?;
         if turn.running().is_some() {
-            return self.guest(&turn, &workspace, new).await.map(|guest| Errand::Beside(guest.into()));
+            return self
+                .guest(&turn, &workspace, new)
+                .await
+                .map(|guest| Errand::Beside(guest.into()));
         }
         let settings = self.settings(&workspace, &new)?;
         let occupation = Occupation {
@@ -403,10 +406,8 @@ impl Workspaces {
         let (trees, upper, alone) =
             (Arc::clone(self.0.layers.trees()), workspace.upper.clone(), workspace.base.is_none());
         blocking(move || trees.make(&upper, owner, alone)).await?;
-        let layers = jail::Layers {
-            home: new.home,
-            ..self.0.layers.overlay(&chain, &workspace.upper)
-        };
+        let layers =
+            jail::Layers { home: new.home, ..self.0.layers.overlay(&chain, &workspace.upper) };
         held.keep(chain);
         let place = self.0.executor.reserve(&workspace.tenant, 1)?.pop();
         let (asker, asks) = Asker::new();

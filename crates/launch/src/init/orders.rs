@@ -135,7 +135,9 @@ impl Commands {
         let mut signal = [0_u8; 128];
         while rustix::io::read(&self.children, &mut signal).is_ok() {}
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            let Some(Running { process, whole }) = self.running.get(&pid).copied() else { continue };
+            let Some(Running { process, whole }) = self.running.get(&pid).copied() else {
+                continue;
+            };
             if whole {
                 // Before anybody hears of its end. Its number is a session's as long as one of that lives.
                 end_session(pid);

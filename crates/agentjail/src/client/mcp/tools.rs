@@ -39,7 +39,9 @@ impl Tools {
         told(self.of(&asking).post("/v1/runs", &body).await.map(ended))
     }
 
-    #[tool(description = "Make a workspace: files that stay from one command to the next, empty or of a repository.")]
+    #[tool(
+        description = "Make a workspace: files that stay from one command to the next, empty or of a repository."
+    )]
     async fn workspace_create(
         &self,
         Parameters(asked): Parameters<CreateWorkspace>,
@@ -84,7 +86,9 @@ impl Tools {
         told(done.await.map(|()| json!({ "deleted": asked.workspace_id })))
     }
 
-    #[tool(description = "Run a shell command in a workspace, over the files that the last one left.")]
+    #[tool(
+        description = "Run a shell command in a workspace, over the files that the last one left."
+    )]
     async fn exec(&self, Parameters(asked): Parameters<Exec>, asking: Asking) -> Answer {
         let body = given(json!({
             "cmd": "sh", "args": ["-c", asked.command], "stdin": asked.stdin,
@@ -101,15 +105,14 @@ impl Tools {
         told(files::read(&self.of(&asking), &asked).await)
     }
 
-    #[tool(description = "Write a file of a workspace, whole: the old one or the new one is there, never a part.")]
+    #[tool(
+        description = "Write a file of a workspace, whole: the old one or the new one is there, never a part."
+    )]
     async fn write_file(&self, Parameters(asked): Parameters<WriteFile>, asking: Asking) -> Answer {
         told(files::write(&self.of(&asking), &asked).await)
     }
 
-    #[tool(
-        description = "List a directory of a workspace.",
-        annotations(read_only_hint = true)
-    )]
+    #[tool(description = "List a directory of a workspace.", annotations(read_only_hint = true))]
     async fn list_files(&self, Parameters(asked): Parameters<ListFiles>, asking: Asking) -> Answer {
         told(files::list(&self.of(&asking), &asked).await)
     }
@@ -118,7 +121,9 @@ impl Tools {
     async fn snapshot(&self, Parameters(asked): Parameters<Snapshot>, asking: Asking) -> Answer {
         let body = given(json!({ "name": asked.name }));
         let taken = self.workspace_post(&asking, &asked.workspace_id, "snapshot", &body).await;
-        told(taken.map(|taken| picked(&taken, &["id", "workspace_id", "name", "created_at", "size_bytes", "files"])))
+        told(taken.map(|taken| {
+            picked(&taken, &["id", "workspace_id", "name", "created_at", "size_bytes", "files"])
+        }))
     }
 
     #[tool(
@@ -133,7 +138,11 @@ impl Tools {
         told(found.await.map(|diff| {
             let paths = |list: &Value, entry: fn(&Value) -> &Value| -> Vec<Value> {
                 let entries = list.as_array().into_iter().flatten().map(entry);
-                entries.map(|entry| json!(format!("/{}/{}", text(&entry["root"]), text(&entry["path"])))).collect()
+                entries
+                    .map(|entry| {
+                        json!(format!("/{}/{}", text(&entry["root"]), text(&entry["path"])))
+                    })
+                    .collect()
             };
             json!({
                 "added": paths(&diff["added"], |entry| entry),
@@ -154,7 +163,9 @@ impl Tools {
         told(done.map(|restored| workspace(&restored)))
     }
 
-    #[tool(description = "Make workspaces that begin as this one is now, in constant time: to try several ways at once.")]
+    #[tool(
+        description = "Make workspaces that begin as this one is now, in constant time: to try several ways at once."
+    )]
     async fn fork(&self, Parameters(asked): Parameters<Fork>, asking: Asking) -> Answer {
         let body = given(json!({ "count": asked.count.unwrap_or(1), "label": asked.label }));
         let forked = self.workspace_post(&asking, &asked.workspace_id, "fork", &body).await;
@@ -168,14 +179,25 @@ impl Tools {
         description = "Start a sandbox agent in a workspace, for coding agents that are driven over ACP. Gives the URL that \
             clients of a sandbox agent connect to, and a token that opens it and nothing else."
     )]
-    async fn agent_start(&self, Parameters(asked): Parameters<StartAgent>, asking: Asking) -> Answer {
+    async fn agent_start(
+        &self,
+        Parameters(asked): Parameters<StartAgent>,
+        asking: Asking,
+    ) -> Answer {
         let services = (!asked.services.is_empty()).then_some(asked.services);
         let body = given(json!({ "services": services, "agents": asked.agents }));
         told(self.workspace_post(&asking, &asked.workspace_id, "agent", &body).await)
     }
 
-    #[tool(description = "End the sandbox agent of a workspace. Its files stay.", annotations(destructive_hint = true))]
-    async fn agent_end(&self, Parameters(asked): Parameters<WorkspaceOnly>, asking: Asking) -> Answer {
+    #[tool(
+        description = "End the sandbox agent of a workspace. Its files stay.",
+        annotations(destructive_hint = true)
+    )]
+    async fn agent_end(
+        &self,
+        Parameters(asked): Parameters<WorkspaceOnly>,
+        asking: Asking,
+    ) -> Answer {
         let done = async {
             let path = format!("/v1/workspaces/{}/agent", part(&asked.workspace_id)?);
             self.of(&asking).delete(&path).await

@@ -130,9 +130,8 @@ async fn an_agent_lives_in_the_jail_with_phantom_tokens_and_commands_join_it() {
     let (_, jails) = house.get(ACME, "/v1/jails").await;
     assert_eq!(jails["rows"][0]["parent_id"], row["jail_id"], "the guest's row names its host");
     assert_eq!(jails["rows"][0]["exit_code"], 4);
-    let (status, error) = house
-        .post(ACME, &format!("/v1/workspaces/{}/agent", id(&made)), json!({}))
-        .await;
+    let (status, error) =
+        house.post(ACME, &format!("/v1/workspaces/{}/agent", id(&made)), json!({})).await;
     assert_eq!(status, 409, "{error}");
     assert_eq!(house.delete(ACME, &format!("/v1/workspaces/{}/agent", id(&made))).await.0, 204);
     let session = format!("/v1/sessions/{}", agent.session.as_str().unwrap());
@@ -168,7 +167,8 @@ async fn a_guest_ends_with_all_it_began_and_with_whoever_asked_for_it() {
     let other = json!({ "cmd": "true", "session_id": session["id"] });
     assert_eq!(house.post(ACME, &path, other).await.0, 409);
     // One at a time, as without an agent; and one whose caller goes is ended.
-    let first = house.request(ACME, Method::POST, &path).json(&json!({ "cmd": "sleep", "args": ["4323"] }));
+    let first =
+        house.request(ACME, Method::POST, &path).json(&json!({ "cmd": "sleep", "args": ["4323"] }));
     let first = tokio::time::timeout(Duration::from_millis(700), first.send());
     let (_, second) = tokio::join!(first, async {
         tokio::time::sleep(Duration::from_millis(400)).await;
@@ -244,7 +244,12 @@ async fn an_idle_agent_stands_still_until_it_is_asked_and_a_busy_one_does_not() 
     let house = House::with(&["--idle-check-interval-secs", "1"]).await;
     let made = house.workspace(json!({ "idle_timeout_secs": 1 })).await;
     let agent = Agent::start(&house, &made, json!({})).await;
-    agent.sh(&house, "(while :; do date +%s%N >> /workspace/ticks; sleep 0.05; done) >/dev/null 2>&1 &").await;
+    agent
+        .sh(
+            &house,
+            "(while :; do date +%s%N >> /workspace/ticks; sleep 0.05; done) >/dev/null 2>&1 &",
+        )
+        .await;
     eventually("it stands still", async || state(&house, &made).await["state"] == "paused").await;
     let row = house.get(ACME, &format!("/v1/workspaces/{}", id(&made))).await.1;
     assert!(row["paused_at"].is_string() && row["auto_snapshot"].is_string(), "{row}");
@@ -270,7 +275,8 @@ async fn an_idle_agent_stands_still_until_it_is_asked_and_a_busy_one_does_not() 
     let _gone = tokio::time::timeout(Duration::from_millis(300), asked).await;
     tokio::time::sleep(Duration::from_millis(3500)).await;
     assert_eq!(state(&house, &made).await["state"], "running", "it works");
-    let cancel = json!({ "jsonrpc": "2.0", "method": "session/cancel", "params": { "sessionId": session } });
+    let cancel =
+        json!({ "jsonrpc": "2.0", "method": "session/cancel", "params": { "sessionId": session } });
     agent.post(&house, "/v1/acp/conversation", cancel).await;
     eventually("at rest", async || state(&house, &made).await["state"] == "paused").await;
 }
@@ -289,7 +295,9 @@ async fn an_agent_pauses_ends_and_runs_again_when_told_with_the_same_token() {
     let made = house.workspace(json!({})).await;
     let agent = Agent::start(&house, &made, json!({})).await;
     let session = agent.converse(&house).await;
-    for (wanted, status) in [("paused", 200), ("paused", 200), ("running", 200), ("ended", 200), ("ended", 200)] {
+    for (wanted, status) in
+        [("paused", 200), ("paused", 200), ("running", 200), ("ended", 200), ("ended", 200)]
+    {
         let (found, view) = patch(&house, &made, wanted).await;
         assert_eq!((found, &view["state"]), (status, &json!(wanted)), "{view}");
     }
@@ -301,7 +309,10 @@ async fn an_agent_pauses_ends_and_runs_again_when_told_with_the_same_token() {
     assert_eq!(patch(&house, &other, "paused").await.0, 404);
     // A guest keeps it from standing still.
     let path = format!("/v1/workspaces/{}/exec", id(&made));
-    let guest = house.request(ACME, Method::POST, &path).json(&json!({ "cmd": "sleep", "args": ["2"] })).send();
+    let guest = house
+        .request(ACME, Method::POST, &path)
+        .json(&json!({ "cmd": "sleep", "args": ["2"] }))
+        .send();
     let (_, ()) = tokio::join!(guest, async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         assert_eq!(patch(&house, &made, "paused").await.0, 409);
@@ -373,11 +384,13 @@ fn kill(processes: &[Pid]) {
 }
 
 #[tokio::test]
-async fn e05_nobody_gets_to_an_agent_but_by_its_token_or_its_tenants_key() {
+async fn nobody_gets_to_an_agent_but_by_its_token_or_its_tenants_key() {
     let house = House::new().await;
     let (mine, other) = (house.workspace(json!({})).await, house.workspace(json!({})).await);
-    let (agent, another) =
-        (Agent::start(&house, &mine, json!({})).await, Agent::start(&house, &other, json!({})).await);
+    let (agent, another) = (
+        Agent::start(&house, &mine, json!({})).await,
+        Agent::start(&house, &other, json!({})).await,
+    );
     let forged = format!("agt_{}", "0".repeat(64));
     let base = format!("{}/v1/workspaces/{}", house.api, id(&mine));
     let routes = [
@@ -427,7 +440,8 @@ async fn e05_nobody_gets_to_an_agent_but_by_its_token_or_its_tenants_key() {
     let in_query = format!("{base}/agent/v1/health?access_token={}", agent.token);
     assert_eq!(house.client.get(in_query).send().await.unwrap().status(), 200);
     // Neither token nor key goes on into the jail, and what comes out does not speak for our origin.
-    let ui = agent.request(&house, Method::GET, "/ui/").header("cookie", "c=d").send().await.unwrap();
+    let ui =
+        agent.request(&house, Method::GET, "/ui/").header("cookie", "c=d").send().await.unwrap();
     let policy = ui.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.contains("sandbox"), "{policy}");
     // The database holds a hash of it.
@@ -467,7 +481,8 @@ async fn what_cannot_be_is_refused_by_field_and_leaves_nothing() {
     // A fork whose agent cannot come up is none.
     let count = house.get(ACME, "/v1/workspaces").await.1["total"].clone();
     let fork = json!({ "count": 2, "agent": { "agents": ["claude"] } });
-    let (status, error) = house.post(ACME, &format!("/v1/workspaces/{}/fork", id(&made)), fork).await;
+    let (status, error) =
+        house.post(ACME, &format!("/v1/workspaces/{}/fork", id(&made)), fork).await;
     assert_eq!(status, 400, "{error}");
     assert_eq!(house.get(ACME, "/v1/workspaces").await.1["total"], count);
 }
