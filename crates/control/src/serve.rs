@@ -191,13 +191,7 @@ fn app(
         quotas,
         admission: tokio::sync::Mutex::default(),
     });
-    let forwarder = Forwarder::new(ForwarderParts {
-        live: live.clone(),
-        dialler: config.gateway_dialler.clone(),
-        tls: Arc::new(phantom::client_tls()?).into(),
-        tasks: forwarding.0.clone(),
-        stop: forwarding.1.clone(),
-    });
+    let forwarder = forwarder(config, &live, forwarding)?;
     let sessions =
         Sessions::new(store.clone(), Arc::clone(&vault), proxy.clone(), url, quotas.sessions);
     let agents = Agents::new(AgentsParts {
@@ -223,19 +217,38 @@ fn app(
         executor,
         credentials,
         metrics,
-        settings: Settings {
-            proxy_base_url: config.proxy_base_url.to_string(),
-            proxy_addr: config.proxy_addr,
-            api_addr: config.api_addr,
-            gateway_addr: config.gateway_addr,
-            state_dir: config.state.path().display().to_string(),
-            pool_dir: pool.display().to_string(),
-        },
+        settings: settings(config, &pool),
         persistence: config.persistence.clone(),
         flavors: config.state.flavors(),
         images: config.state.images(),
         cors_origins: config.cors_origins.clone(),
     })
+}
+
+/// As they are told.
+fn settings(config: &Config, pool: &std::path::Path) -> Settings {
+    Settings {
+        proxy_base_url: config.proxy_base_url.to_string(),
+        proxy_addr: config.proxy_addr,
+        api_addr: config.api_addr,
+        gateway_addr: config.gateway_addr,
+        state_dir: config.state.path().display().to_string(),
+        pool_dir: pool.display().to_string(),
+    }
+}
+
+fn forwarder(
+    config: &Config,
+    live: &Live,
+    (tasks, stop): &(TaskTracker, CancellationToken),
+) -> Result<Forwarder, ServeError> {
+    Ok(Forwarder::new(ForwarderParts {
+        live: live.clone(),
+        dialler: config.gateway_dialler.clone(),
+        tls: Arc::new(phantom::client_tls()?).into(),
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    }))
 }
 
 /// Puts the authorities for clones where jails can be given them.

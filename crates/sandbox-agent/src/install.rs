@@ -93,7 +93,7 @@ pub fn into_directory(
 
 /// Agents that can be installed.
 pub fn installable() -> Vec<&'static str> {
-    agent::agent_ids().into_iter().filter(|agent| *agent != "mock").collect()
+    agent::agent_ids().filter(|agent| *agent != "mock").collect()
 }
 
 /// One that cannot be installed does not keep the others from it.

@@ -1,4 +1,4 @@
-//! `/v1/workspaces/{id}/agent/…`: whatever is asked of the agent, passed on as it is: HTTP, event streams, WebSockets.
+//! `/v1/workspaces/{id}/agent/…`: whatever is asked of the agent, passed on as it is: HTTP, event streams, web sockets.
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue, ORIGIN};

@@ -357,10 +357,9 @@ impl Agents {
             let life = this.life(&workspace.id).filter(|life| !life.has_ended());
             match (state, life) {
                 (AgentState::Ended, Some(life)) => life.end().await,
-                (AgentState::Paused, Some(life)) if !life.is_paused() => {
-                    if !this.stand_still(&life, None).await? {
-                        return Err(AgentError::Guest);
-                    }
+                (AgentState::Paused, Some(life)) => {
+                    let stands = life.is_paused() || this.stand_still(&life, None).await?;
+                    return if stands { Ok(()) } else { Err(AgentError::Guest) };
                 }
                 _ => {}
             }

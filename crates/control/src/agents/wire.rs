@@ -93,7 +93,7 @@ pub(crate) enum AgentState {
 /// A sandbox agent that answers.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct AgentStarted {
-    /// Where clients of a sandbox agent connect: HTTP, event streams and WebSockets below it.
+    /// Where clients of a sandbox agent connect: HTTP, event streams and web sockets below it.
     pub(super) url: String,
     /// Opens that URL and nothing else. It is told this once.
     pub(super) token: String,

@@ -3,7 +3,7 @@
 use rmcp::handler::server::wrapper::Parameters;
 use rmcp::model::{CallToolResult, ContentBlock};
 use rmcp::service::{RequestContext, RoleServer};
-use rmcp::{ErrorData, ServerHandler, tool, tool_handler, tool_router};
+use rmcp::{ServerHandler, tool, tool_handler, tool_router};
 use serde_json::{Value, json};
 
 use super::files;
@@ -18,7 +18,6 @@ pub(super) struct Tools {
     connection: Connection,
 }
 
-type Answer = Result<CallToolResult, ErrorData>;
 type Asking = RequestContext<RoleServer>;
 
 #[tool_router]
@@ -31,7 +30,11 @@ impl Tools {
         description = "Run a program in a fresh jail and give its output. Nothing of it stays.",
         annotations(read_only_hint = false, destructive_hint = false, open_world_hint = false)
     )]
-    async fn run_code(&self, Parameters(asked): Parameters<RunCode>, asking: Asking) -> Answer {
+    async fn run_code(
+        &self,
+        Parameters(asked): Parameters<RunCode>,
+        asking: Asking,
+    ) -> CallToolResult {
         let body = given(json!({
             "code": asked.code, "language": asked.language, "timeout_secs": asked.timeout_secs,
             "memory_mb": asked.memory_mb, "network": network(&asked.allow_hosts),
@@ -46,7 +49,7 @@ impl Tools {
         &self,
         Parameters(asked): Parameters<CreateWorkspace>,
         asking: Asking,
-    ) -> Answer {
+    ) -> CallToolResult {
         let git = asked.git.map(|repo| given(json!({ "repo": repo, "ref": asked.git_ref })));
         let body = given(json!({
             "git": git, "label": asked.label, "flavors": asked.flavors,
@@ -60,7 +63,7 @@ impl Tools {
         &self,
         Parameters(asked): Parameters<ListWorkspaces>,
         asking: Asking,
-    ) -> Answer {
+    ) -> CallToolResult {
         let mut query = vec![("limit", asked.limit.unwrap_or(50).to_string())];
         query.extend(asked.q.map(|q| ("q", q)));
         let listed = self.of(&asking).get("/v1/workspaces", &query).await;
@@ -78,7 +81,7 @@ impl Tools {
         &self,
         Parameters(asked): Parameters<WorkspaceOnly>,
         asking: Asking,
-    ) -> Answer {
+    ) -> CallToolResult {
         let done = async {
             let path = format!("/v1/workspaces/{}", part(&asked.workspace_id)?);
             self.of(&asking).delete(&path).await
@@ -89,7 +92,7 @@ impl Tools {
     #[tool(
         description = "Run a shell command in a workspace, over the files that the last one left."
     )]
-    async fn exec(&self, Parameters(asked): Parameters<Exec>, asking: Asking) -> Answer {
+    async fn exec(&self, Parameters(asked): Parameters<Exec>, asking: Asking) -> CallToolResult {
         let body = given(json!({
             "cmd": "sh", "args": ["-c", asked.command], "stdin": asked.stdin,
             "timeout_secs": asked.timeout_secs,
@@ -101,24 +104,40 @@ impl Tools {
         description = "Read a file of a workspace: as text, or in base64 if it is none.",
         annotations(read_only_hint = true)
     )]
-    async fn read_file(&self, Parameters(asked): Parameters<ReadFile>, asking: Asking) -> Answer {
+    async fn read_file(
+        &self,
+        Parameters(asked): Parameters<ReadFile>,
+        asking: Asking,
+    ) -> CallToolResult {
         told(files::read(&self.of(&asking), &asked).await)
     }
 
     #[tool(
         description = "Write a file of a workspace, whole: the old one or the new one is there, never a part."
     )]
-    async fn write_file(&self, Parameters(asked): Parameters<WriteFile>, asking: Asking) -> Answer {
+    async fn write_file(
+        &self,
+        Parameters(asked): Parameters<WriteFile>,
+        asking: Asking,
+    ) -> CallToolResult {
         told(files::write(&self.of(&asking), &asked).await)
     }
 
     #[tool(description = "List a directory of a workspace.", annotations(read_only_hint = true))]
-    async fn list_files(&self, Parameters(asked): Parameters<ListFiles>, asking: Asking) -> Answer {
+    async fn list_files(
+        &self,
+        Parameters(asked): Parameters<ListFiles>,
+        asking: Asking,
+    ) -> CallToolResult {
         told(files::list(&self.of(&asking), &asked).await)
     }
 
     #[tool(description = "Take a snapshot of a workspace, also while something runs in it.")]
-    async fn snapshot(&self, Parameters(asked): Parameters<Snapshot>, asking: Asking) -> Answer {
+    async fn snapshot(
+        &self,
+        Parameters(asked): Parameters<Snapshot>,
+        asking: Asking,
+    ) -> CallToolResult {
         let body = given(json!({ "name": asked.name }));
         let taken = self.workspace_post(&asking, &asked.workspace_id, "snapshot", &body).await;
         told(taken.map(|taken| {
@@ -130,7 +149,7 @@ impl Tools {
         description = "Tell which files were added, changed and removed from one snapshot to another.",
         annotations(read_only_hint = true)
     )]
-    async fn diff(&self, Parameters(asked): Parameters<Diff>, asking: Asking) -> Answer {
+    async fn diff(&self, Parameters(asked): Parameters<Diff>, asking: Asking) -> CallToolResult {
         let found = async {
             let path = format!("/v1/snapshots/{}/diff", part(&asked.snapshot_id)?);
             self.of(&asking).get(&path, &[("against", asked.against.clone())]).await
@@ -157,7 +176,11 @@ impl Tools {
         description = "Put a workspace back to one of its snapshots. What was written since is gone.",
         annotations(destructive_hint = true)
     )]
-    async fn restore(&self, Parameters(asked): Parameters<Restore>, asking: Asking) -> Answer {
+    async fn restore(
+        &self,
+        Parameters(asked): Parameters<Restore>,
+        asking: Asking,
+    ) -> CallToolResult {
         let body = json!({ "snapshot_id": asked.snapshot_id });
         let done = self.workspace_post(&asking, &asked.workspace_id, "restore", &body).await;
         told(done.map(|restored| workspace(&restored)))
@@ -166,7 +189,7 @@ impl Tools {
     #[tool(
         description = "Make workspaces that begin as this one is now, in constant time: to try several ways at once."
     )]
-    async fn fork(&self, Parameters(asked): Parameters<Fork>, asking: Asking) -> Answer {
+    async fn fork(&self, Parameters(asked): Parameters<Fork>, asking: Asking) -> CallToolResult {
         let body = given(json!({ "count": asked.count.unwrap_or(1), "label": asked.label }));
         let forked = self.workspace_post(&asking, &asked.workspace_id, "fork", &body).await;
         told(forked.map(|forked| {
@@ -183,7 +206,7 @@ impl Tools {
         &self,
         Parameters(asked): Parameters<StartAgent>,
         asking: Asking,
-    ) -> Answer {
+    ) -> CallToolResult {
         let services = (!asked.services.is_empty()).then_some(asked.services);
         let body = given(json!({ "services": services, "agents": asked.agents }));
         told(self.workspace_post(&asking, &asked.workspace_id, "agent", &body).await)
@@ -197,7 +220,7 @@ impl Tools {
         &self,
         Parameters(asked): Parameters<WorkspaceOnly>,
         asking: Asking,
-    ) -> Answer {
+    ) -> CallToolResult {
         let done = async {
             let path = format!("/v1/workspaces/{}/agent", part(&asked.workspace_id)?);
             self.of(&asking).delete(&path).await
@@ -236,11 +259,11 @@ impl Tools {
 impl ServerHandler for Tools {}
 
 /// A result; or what went wrong, in words that a model can act on.
-fn told(result: anyhow::Result<Value>) -> Answer {
-    Ok(match result {
+fn told(result: anyhow::Result<Value>) -> CallToolResult {
+    match result {
         Ok(value) => CallToolResult::structured(value),
         Err(error) => CallToolResult::error(vec![ContentBlock::text(format!("{error:#}"))]),
-    })
+    }
 }
 
 /// How a command ended, without what only operators read.

@@ -334,7 +334,8 @@ async fn whatever_dies_in_the_middle_of_a_prompt_can_be_gone_on_with() {
         "sessionId": session, "prompt": [{ "type": "text", "text": "wait" }] } });
     for victim in ["coding agent", "sandbox agent", "keeper", "memory", "control plane"] {
         let asked = agent.request(&house, Method::POST, "/v1/acp/conversation").json(&wait).send();
-        let asked = tokio::spawn(asked);
+        let mut waiting = tokio::task::JoinSet::new();
+        waiting.spawn(asked);
         eventually("it works", async || {
             agent.get(&house, "/v1/acp").await.1["servers"][0]["busy"] == true
         })
@@ -353,7 +354,7 @@ async fn whatever_dies_in_the_middle_of_a_prompt_can_be_gone_on_with() {
                 house.restart().await;
             }
         }
-        let told = tokio::time::timeout(Duration::from_secs(20), asked).await;
+        let told = tokio::time::timeout(Duration::from_secs(20), waiting.join_next()).await;
         assert!(told.is_ok(), "{victim}: whoever waits hears of it");
         if victim == "keeper" || victim == "sandbox agent" || victim == "memory" {
             eventually("its end is on record", async || {
