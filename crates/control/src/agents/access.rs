@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::http::uri::PathAndQuery;
 use httpkit::{ApiError, Kind};
 use ids::{TenantId, WorkspaceId};
+use store::Whose;
 
 use crate::caller::Caller;
 
@@ -28,6 +29,16 @@ pub(crate) struct AgentKey {
 pub(crate) enum Access {
     Key(AgentKey),
     Caller(Caller),
+}
+
+impl Access {
+    /// Whose rows are in sight.
+    pub(super) fn sees(&self) -> Result<Whose<'_>, ApiError> {
+        match self {
+            Self::Key(key) => Ok(Whose::Of(&key.tenant)),
+            Self::Caller(caller) => caller.sees(None),
+        }
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Access {

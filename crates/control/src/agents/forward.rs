@@ -38,16 +38,22 @@ pub(crate) async fn forward(
     Path((id, _)): Path<(String, String)>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
-    let workspace = match &access {
-        Access::Key(key) if key.opens(&id) => app.workspaces.get(key.sees(), &id).await?,
+    let entered = match &access {
+        Access::Key(key) if key.opens(&id) => app.agents.enter_at_once(&key.workspace),
         Access::Key(_) => return Err(ApiError::said(Kind::NotFound, "workspace")),
-        Access::Caller(caller) => app.workspaces.get(caller.sees(None)?, &id).await?,
+        Access::Caller(_) => None,
     };
     let target = below(request.uri().path_and_query(), &id);
     let target = target.and_then(|target| format!("http://127.0.0.1:{PORT}{target}").parse().ok());
     *request.uri_mut() =
         target.ok_or_else(|| ApiError::said(Kind::Invalid, "path: cannot be passed on"))?;
-    let (life, held) = app.agents.enter(&workspace).await?;
+    let (life, held) = match entered {
+        Some(entered) => entered,
+        None => {
+            let workspace = app.workspaces.get(access.sees()?, &id).await?;
+            app.agents.enter(&workspace).await?
+        }
+    };
     let headers = request.headers_mut();
     // What is for us, or of our origin, is not for what runs in a jail.
     for name in [AUTHORIZATION, COOKIE, ORIGIN] {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use store::{AgentRow, Whose, Workspace};
 use tokio::time::{sleep, timeout};
 
+use super::access::AgentKey;
 use super::door::{self, HttpClient};
 use super::error::AgentError;
 use super::service::{Agents, random_token};
@@ -44,7 +45,9 @@ const CPU_PERCENT: u64 = 200;
 /// An agent that runs, or stands still.
 #[derive(Debug)]
 pub(crate) struct Life {
-    workspace: WorkspaceId,
+    pub(super) key: AgentKey,
+    /// Of the token that clients open it with.
+    pub(super) token_hash: Vec<u8>,
     pub(super) jail: i64,
     asker: Asker,
     pub(super) client: HttpClient,
@@ -155,15 +158,20 @@ impl Life {
 }
 
 impl Agents {
-    /// Somebody asks the agent of a workspace for something: it is woken, or started again, if it must be.
+    /// Somebody asks the agent of a workspace for something, if it is up.
+    pub(super) fn enter_at_once(&self, id: &WorkspaceId) -> Option<(Arc<Life>, Use)> {
+        let life = self.life(id)?;
+        let held = life.enter()?;
+        Some((life, held))
+    }
+
+    /// The same, and it is woken, or started again, if it must be.
     pub(super) async fn enter(
         &self,
         workspace: &Workspace,
     ) -> Result<(Arc<Life>, Use), AgentError> {
-        if let Some(life) = self.life(&workspace.id)
-            && let Some(held) = life.enter()
-        {
-            return Ok((life, held));
+        if let Some(entered) = self.enter_at_once(&workspace.id) {
+            return Ok(entered);
         }
         let (this, workspace) = (self.clone(), workspace.clone());
         let up = self.0.parts.executor.tasks().spawn(async move { this.wake(&workspace).await });
@@ -242,7 +250,8 @@ impl Agents {
         };
         let asker = parts.live.running(&workspace.id).ok_or(AgentError::Silent)?;
         let life = Arc::new(Life {
-            workspace: workspace.id.clone(),
+            key: AgentKey { workspace: workspace.id.clone(), tenant: workspace.tenant.clone() },
+            token_hash: row.token_hash.clone(),
             jail: begun.id,
             client: door::client(asker.clone()),
             asker,
@@ -258,7 +267,7 @@ impl Agents {
         up?;
         parts.live.settle(&workspace.id, resident);
         parts.store.note_agent_end(&workspace.id, None).await?;
-        self.keep_life(&workspace.id, Arc::clone(&life));
+        self.keep_life(Arc::clone(&life));
         let (this, watched) = (self.clone(), Arc::clone(&life));
         parts.executor.tasks().spawn(async move {
             let ended = end.await;
@@ -269,7 +278,7 @@ impl Agents {
 
     /// An agent has ended, whether or not somebody has ended it.
     async fn note_end(&self, life: &Arc<Life>, result: Option<ExecResult>) {
-        self.drop_life(&life.workspace, life);
+        self.drop_life(life);
         // Without a result the server stops.
         let Some(result) = result else { return };
         let reason = match &result {
@@ -280,7 +289,7 @@ impl Agents {
         let ended = json!({
             "reason": reason, "exit_code": result.exit_code, "at": Timestamp::now().to_string(),
         });
-        if let Err(error) = self.0.parts.store.note_agent_end(&life.workspace, Some(&ended)).await {
+        if let Err(error) = self.0.parts.store.note_agent_end(&life.key.workspace, Some(&ended)).await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "an agent's end was not noted"
@@ -293,7 +302,7 @@ impl Agents {
         let idle = self.0.parts.store.idle_workspaces(Timestamp::now()).await?;
         let mut paused = 0;
         for life in self.lives() {
-            let Some(workspace) = idle.iter().find(|other| other.id == life.workspace) else {
+            let Some(workspace) = idle.iter().find(|other| other.id == life.key.workspace) else {
                 continue;
             };
             match self.pause(&life, workspace).await {
@@ -314,7 +323,7 @@ impl Agents {
         if life.has_ended() || life.is_paused() || life.works().await {
             return Ok(false);
         }
-        let _gate = self.gate(&life.workspace).await;
+        let _gate = self.gate(&life.key.workspace).await;
         self.stand_still(life, Some(after)).await
     }
 
@@ -331,7 +340,7 @@ impl Agents {
         let parts = &self.0.parts;
         let stopped = async {
             life.asker.pause().await?;
-            Ok::<_, AgentError>(parts.workspaces.pause_resident(&life.workspace).await?)
+            Ok::<_, AgentError>(parts.workspaces.pause_resident(&life.key.workspace).await?)
         };
         let stopped = stopped.await;
         if !matches!(stopped, Ok(true)) {

@@ -42,9 +42,24 @@ pub(crate) struct AgentsParts {
 pub(super) struct AgentsInner {
     pub(super) parts: AgentsParts,
     /// Those that run, or stand still.
-    lives: StdMutex<HashMap<WorkspaceId, Arc<Life>>>,
+    lives: StdMutex<Lives>,
     /// Held by whoever begins or ends one.
     gates: StdMutex<HashMap<WorkspaceId, Weak<Mutex<()>>>>,
+}
+
+/// By workspace, and by what opens them: a request to one that is up asks the store for nothing.
+#[derive(Debug, Default)]
+struct Lives {
+    of: HashMap<WorkspaceId, Arc<Life>>,
+    keys: HashMap<Vec<u8>, AgentKey>,
+}
+
+impl Lives {
+    fn remove(&mut self, id: &WorkspaceId) -> Option<Arc<Life>> {
+        let life = self.of.remove(id)?;
+        self.keys.remove(&life.token_hash);
+        Some(life)
+    }
 }
 
 /// For whom an agent is started, and with what session made for it.
@@ -185,11 +200,13 @@ impl Agents {
     async fn end_now(&self, id: &WorkspaceId) -> Result<(), AgentError> {
         let _gate = self.gate(id).await;
         let row = self.row(id).await?;
+        let life = lock(&self.0.lives).remove(id);
         // From here on its token opens nothing.
-        self.0.parts.store.delete_agent(id).await?;
-        if let Some(life) = self.take_life(id) {
+        let deleted = self.0.parts.store.delete_agent(id).await;
+        if let Some(life) = life {
             life.end().await;
         }
+        deleted?;
         self.close_session(&row).await;
         Ok(())
     }
@@ -209,6 +226,9 @@ impl Agents {
     /// Whose token it is.
     pub(crate) async fn authenticate(&self, token: &str) -> Result<Option<AgentKey>, AgentError> {
         let hash = self.0.parts.vault.api_key_hash(token);
+        if let Some(key) = lock(&self.0.lives).keys.get(&hash) {
+            return Ok(Some(key.clone()));
+        }
         let row = self.0.parts.store.agent_of_token(&hash).await?;
         Ok(row.map(|row| AgentKey { workspace: row.workspace, tenant: row.tenant }))
     }
@@ -242,25 +262,23 @@ impl Agents {
 
     /// The agent of a workspace, if it is up.
     pub(super) fn life(&self, id: &WorkspaceId) -> Option<Arc<Life>> {
-        lock(&self.0.lives).get(id).cloned()
+        lock(&self.0.lives).of.get(id).cloned()
     }
 
     pub(super) fn lives(&self) -> Vec<Arc<Life>> {
-        lock(&self.0.lives).values().cloned().collect()
+        lock(&self.0.lives).of.values().cloned().collect()
     }
 
-    pub(super) fn keep_life(&self, id: &WorkspaceId, life: Arc<Life>) {
-        lock(&self.0.lives).insert(id.clone(), life);
-    }
-
-    pub(super) fn take_life(&self, id: &WorkspaceId) -> Option<Arc<Life>> {
-        lock(&self.0.lives).remove(id)
+    pub(super) fn keep_life(&self, life: Arc<Life>) {
+        let mut lives = lock(&self.0.lives);
+        lives.keys.insert(life.token_hash.clone(), life.key.clone());
+        lives.of.insert(life.key.workspace.clone(), life);
     }
 
     /// Forgets one that has ended, unless there is another by now.
-    pub(super) fn drop_life(&self, id: &WorkspaceId, life: &Arc<Life>) {
-        let mut lives = lock(&self.0.lives);
-        if lives.get(id).is_some_and(|other| Arc::ptr_eq(other, life)) {
+    pub(super) fn drop_life(&self, life: &Arc<Life>) {
+        let (mut lives, id) = (lock(&self.0.lives), &life.key.workspace);
+        if lives.of.get(id).is_some_and(|other| Arc::ptr_eq(other, life)) {
             lives.remove(id);
         }
     }
@@ -270,10 +288,6 @@ impl AgentKey {
     /// Whether the token is of an agent of this workspace.
     pub(super) fn opens(&self, workspace: &str) -> bool {
         self.workspace.as_str() == workspace
-    }
-
-    pub(super) fn sees(&self) -> Whose<'_> {
-        Whose::Of(&self.tenant)
     }
 }
 
