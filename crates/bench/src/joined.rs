@@ -17,7 +17,7 @@ use crate::table::{Report, Row, p50};
 
 const CALLS: usize = 1000;
 const STARTS: usize = 15;
-const SLOW_STARTS: usize = 7;
+const SLOW_STARTS: usize = 15;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A coding agent, as it is started bare.

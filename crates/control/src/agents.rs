@@ -23,7 +23,7 @@ mod service;
 mod wire;
 
 pub(crate) use access::presented;
-pub(crate) use forward::{__path_forward, forward, forward_top};
+pub(crate) use forward::{__path_forward, BELOW, TOP, forward, forward_top, is_forwarded};
 pub(crate) use program::Program;
 pub(crate) use routes::{
     __path_end, __path_get, __path_patch, __path_start, begin, end, get, patch, start,

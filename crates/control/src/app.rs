@@ -100,8 +100,8 @@ pub(crate) fn router(app: App) -> Router {
             "/v1/workspaces/{id}/agent",
             get(agents::get).post(agents::start).patch(agents::patch).delete(agents::end),
         )
-        .route("/v1/workspaces/{id}/agent/", any(agents::forward_top))
-        .route("/v1/workspaces/{id}/agent/{*path}", any(agents::forward))
+        .route(agents::TOP, any(agents::forward_top))
+        .route(agents::BELOW, any(agents::forward))
         .route("/v1/snapshots", get(snapshots::list))
         .route("/v1/snapshots/{id}", get(snapshots::get).delete(snapshots::delete))
         .route("/v1/snapshots/{id}/manifest", get(snapshots::manifest))

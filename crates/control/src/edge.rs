@@ -50,7 +50,9 @@ async fn authenticate(State(app): State<App>, mut request: Request, next: Next) 
     if PUBLIC.contains(&request.uri().path()) {
         return next.run(request).await;
     }
-    if let Some(token) = agents::presented(request.headers(), request.uri()) {
+    let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let token = agents::presented(request.headers(), request.uri());
+    if let Some(token) = token.filter(|_| route.is_some_and(agents::is_forwarded)) {
         let found = match app.agents.authenticate(token).await {
             Ok(Some(key)) => key,
             Ok(None) => {

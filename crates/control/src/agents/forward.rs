@@ -12,6 +12,14 @@ use crate::app::App;
 use crate::gateway::{ForwardError, leave_origin};
 use crate::openapi::ErrorBody;
 
+/// The routes that an agent's token opens.
+pub(crate) const TOP: &str = "/v1/workspaces/{id}/agent/";
+pub(crate) const BELOW: &str = "/v1/workspaces/{id}/agent/{*path}";
+
+pub(crate) fn is_forwarded(route: &str) -> bool {
+    [TOP, BELOW].contains(&route)
+}
+
 /// `ANY /v1/workspaces/{id}/agent/`
 pub(crate) async fn forward_top(
     state: State<App>,

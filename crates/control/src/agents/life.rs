@@ -61,7 +61,16 @@ struct Uses {
     /// Requests that are not at their end.
     open: usize,
     last: Instant,
-    paused: bool,
+    motion: Motion,
+}
+
+/// Whether it moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Motion {
+    Runs,
+    /// Nobody enters, because it is about to be paused.
+    Stopping,
+    Paused,
 }
 
 /// That somebody is asking. Dropped with the end of the answer.
@@ -95,7 +104,7 @@ impl Life {
     /// Says that somebody asks; `None` if it stands still, or has ended.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Use> {
         let mut uses = self.uses();
-        if uses.paused || self.has_ended() {
+        if uses.motion != Motion::Runs || self.has_ended() {
             return None;
         }
         uses.open += 1;
@@ -103,7 +112,7 @@ impl Life {
     }
 
     pub(super) fn is_paused(&self) -> bool {
-        self.uses().paused
+        self.uses().motion == Motion::Paused
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -120,13 +129,16 @@ impl Life {
     fn close(&self, since: Option<Duration>) -> bool {
         let mut uses = self.uses();
         let unused = |since| uses.open == 0 && uses.last.elapsed() >= since;
-        uses.paused |= since.is_none_or(unused);
-        uses.paused
+        let closes = since.is_none_or(unused);
+        if closes {
+            uses.motion = Motion::Stopping;
+        }
+        closes
     }
 
     fn open_again(&self) {
         let mut uses = self.uses();
-        uses.paused = false;
+        uses.motion = Motion::Runs;
         uses.last = Instant::now();
     }
 
@@ -256,7 +268,7 @@ impl Agents {
             client: door::client(asker.clone()),
             asker,
             token,
-            uses: Mutex::new(Uses { open: 0, last: Instant::now(), paused: false }),
+            uses: Mutex::new(Uses { open: 0, last: Instant::now(), motion: Motion::Runs }),
         });
         let mut end = Box::pin(begun.wait());
         let up = tokio::select! {
@@ -289,7 +301,9 @@ impl Agents {
         let ended = json!({
             "reason": reason, "exit_code": result.exit_code, "at": Timestamp::now().to_string(),
         });
-        if let Err(error) = self.0.parts.store.note_agent_end(&life.key.workspace, Some(&ended)).await {
+        if let Err(error) =
+            self.0.parts.store.note_agent_end(&life.key.workspace, Some(&ended)).await
+        {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
                 "an agent's end was not noted"
@@ -324,6 +338,9 @@ impl Agents {
             return Ok(false);
         }
         let _gate = self.gate(&life.key.workspace).await;
+        if life.is_paused() {
+            return Ok(false);
+        }
         self.stand_still(life, Some(after)).await
     }
 
@@ -343,7 +360,9 @@ impl Agents {
             Ok::<_, AgentError>(parts.workspaces.pause_resident(&life.key.workspace).await?)
         };
         let stopped = stopped.await;
-        if !matches!(stopped, Ok(true)) {
+        if matches!(stopped, Ok(true)) {
+            life.uses().motion = Motion::Paused;
+        } else {
             life.open_again();
             life.asker.resume().await?;
         }

@@ -1,4 +1,4 @@
-//! Who may do what: every documented route × {no key, wrong key, another tenant}.
+//! Who may do what: every documented route × {no key, wrong key, another tenant, an agent's token}.
 
 use e2e::house::{As, House, answer};
 use reqwest::Method;
@@ -106,6 +106,9 @@ const NOBODYS: [&str; 7] = [
 struct Things {
     session: String,
     workspace: String,
+    /// A workspace that an agent lives in, and its token.
+    inhabited: String,
+    token: String,
     snapshot: String,
     jail: String,
     key: String,
@@ -121,11 +124,17 @@ impl Things {
         let snapshot = text(&house.snapshot(&made, "theirs").await["id"]);
         house.sh("true").await;
         let (_, jails) = house.get(As("acme-key"), "/v1/jails").await;
+        let inhabited = text(&house.workspace(json!({})).await["id"]);
+        let path = format!("/v1/workspaces/{inhabited}/agent");
+        let (status, agent) = house.post(As("acme-key"), &path, json!({})).await;
+        assert_eq!(status, 201, "{agent}");
         let body = json!({ "role": "operator", "tenant": "acme" });
         let (_, key) = house.post(As("root-key"), "/v1/keys", body).await;
         Self {
             session,
             workspace: text(&made["id"]),
+            inhabited,
+            token: text(&agent["token"]),
             snapshot,
             jail: jails["rows"][0]["id"].to_string(),
             key: text(&key["id"]),
@@ -137,12 +146,14 @@ impl Things {
     fn url(&self, path: &str, operation: &Value) -> String {
         let id = match path.split('/').nth(2) {
             Some("sessions") => &self.session,
+            Some("workspaces") if path.contains("/agent") => &self.inhabited,
             Some("workspaces") => &self.workspace,
             Some("snapshots") => &self.snapshot,
             Some("jails") => &self.jail,
             _ => &self.key,
         };
         let filled = path.replace("{id}", id).replace("{service}", "openai");
+        let filled = filled.replace("/agent/{path}", "/agent/v1/health");
         let filled = filled.replace("{port}", "8080").replace("{path}", "x");
         let parameters = operation["parameters"].as_array().into_iter().flatten();
         let mut query: Vec<String> = Vec::new();
@@ -158,7 +169,7 @@ impl Things {
     }
 
     /// A body that is right in every other way.
-    fn body(&self, path: &str) -> Value {
+    fn body(&self, method: &Method, path: &str) -> Value {
         match path {
             "/v1/credentials" => json!({ "service": "openai", "secret": "sk-x" }),
             "/v1/sessions" => json!({ "services": ["openai"] }),
@@ -173,6 +184,8 @@ impl Things {
             "/v1/workspaces/{id}/restore" => json!({ "snapshot_id": self.snapshot }),
             "/v1/workspaces/{id}/fork" => json!({ "count": 1 }),
             "/v1/jails/{id}/network" => json!({ "mode": "allowlist", "domains": ["a.test"] }),
+            "/v1/workspaces/{id}/agent" if method == Method::PATCH => json!({ "state": "paused" }),
+            "/v1/workspaces/{id}/agent" => json!({}),
             "/v1/keys" => json!({ "role": "admin" }),
             "/v1/backup" => json!({ "directory": self.backup }),
             _ => json!({ "cmd": "true" }),
@@ -204,7 +217,7 @@ async fn every_documented_operation_is_for_its_tenant_and_for_admins() {
         if path.ends_with("/attach") {
             request = request.header("content-type", "application/octet-stream").body("");
         } else if operation.get("requestBody").is_some() {
-            request = request.json(&things.body(path));
+            request = request.json(&things.body(method, path));
         }
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
@@ -221,22 +234,50 @@ async fn every_documented_operation_is_for_its_tenant_and_for_admins() {
     for path in [
         format!("/v1/sessions/{}", things.session),
         format!("/v1/workspaces/{}", things.workspace),
+        format!("/v1/workspaces/{}/agent", things.inhabited),
         format!("/v1/snapshots/{}", things.snapshot),
         format!("/v1/jails/{}", things.jail),
     ] {
         assert_eq!(house.get(As("acme-key"), &path).await.0, 200, "{path}");
     }
     assert_eq!(house.get(As("acme-key"), "/v1/sessions").await.1.as_array().unwrap().len(), 1);
-    assert_eq!(house.get(As("acme-key"), "/v1/workspaces").await.1["total"], 1);
+    assert_eq!(house.get(As("acme-key"), "/v1/workspaces").await.1["total"], 2);
     for (method, path, operation) in &operations {
         let status = ask("root-key", method, path, operation).await;
-        // Nothing listens in the workspace; the jail has ended; the document's sample has no such thing.
+        // Nothing listens in the workspace; the jail has ended; there is an agent already.
         let wanted: &[u16] = match path.as_str() {
             "/v1/workspaces/{id}/ports/{port}/{path}" | "/v1/jails/{id}/network" => &[409],
+            "/v1/workspaces/{id}/agent" if method == Method::POST => &[409],
             _ => &[200, 201, 204],
         };
         assert!(wanted.contains(&status), "an admin: {method} {path}: {status}");
     }
+}
+
+#[tokio::test]
+async fn an_agents_token_opens_its_agent_and_nothing_else() {
+    let house = House::new().await;
+    let (_, document) = house.get(As("root-key"), "/openapi.json").await;
+    let things = Things::new(&house).await;
+    let forged = format!("agt_{}", "0".repeat(64));
+    let used = things.token.replace("agt_", "agt_0");
+    for (method, path, operation) in operations(&document) {
+        if PUBLIC.contains(&path.as_str()) {
+            continue;
+        }
+        let url = things.url(&path, &operation);
+        for token in [&things.token, &forged, &used] {
+            let mut request = house.request(As(token), method.clone(), &url);
+            if operation.get("requestBody").is_some() {
+                request = request.json(&things.body(&method, &path));
+            }
+            let status = request.send().await.unwrap().status();
+            let its = *token == things.token && path.ends_with("/agent/{path}");
+            assert_eq!(status, if its { 200 } else { 401 }, "{method} {path} {token}");
+        }
+    }
+    let elsewhere = format!("/v1/workspaces/{}/agent/v1/health", things.workspace);
+    assert_eq!(house.get(As(&things.token), &elsewhere).await.0, 404);
 }
 
 #[tokio::test]
