@@ -33,10 +33,14 @@ pub(crate) fn clients() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The platform as tools, by the official client of MCP.
-pub(crate) fn mcp() -> anyhow::Result<()> {
-    say("the official MCP client");
-    run(joined_node(&["mcp.test.mjs"])?.env_remove("AGENTS_STATE"))
+/// Agents in jails by the examples of our documents, with the built-in agent; and the platform as tools, by the
+/// official client of MCP.
+pub(crate) fn joined() -> anyhow::Result<()> {
+    say("the guides, with the built-in agent");
+    let uv = python::uv()?;
+    run(joined_python(&uv, "test_guides.py").env_remove("AGENTS_STATE"))?;
+    say("the official MCP client, and the README of the TypeScript SDK");
+    run(joined_node(&["mcp.test.mjs", "readme.test.mjs"])?.env_remove("AGENTS_STATE"))
 }
 
 /// Real coding agents from npm, by themselves and in jails. Not part of the gate: they are gigabytes.
@@ -50,18 +54,11 @@ pub(crate) fn agents() -> anyhow::Result<()> {
     say("real coding agents in jails, through the Python SDK");
     let uv = python::uv()?;
     run(python::in_project(&uv, &["sync", "--quiet"]).env_remove("AGENTS"))?;
-    let folder = root().join("compat/joined");
-    let tests = folder.display().to_string();
-    run(python::in_project(
-        &uv,
-        &["run", "pytest", "-q", "-c", &format!("{tests}/pytest.ini"), &tests],
-    )
-    .env("AGENTS_STATE", &state)
-    .env("AGENTJAIL_BIN", target().join("debug/agentjail")))?;
+    run(joined_python(&uv, "").env("AGENTS_STATE", &state))?;
     say(
         "real coding agents in jails, through the TypeScript SDK; and Claude Code as a client of MCP",
     );
-    run(joined_node(&["joined.test.mjs", "mcp.test.mjs"])?.env("AGENTS_STATE", &state))
+    run(joined_node(&["joined.test.mjs", "mcp.test.mjs", "readme.test.mjs"])?.env("AGENTS_STATE", &state))
 }
 
 /// A state directory in which coding agents are installed.
@@ -73,6 +70,14 @@ pub(crate) fn agents_state(agents: &[&str]) -> anyhow::Result<PathBuf> {
         .arg(&state)
         .args(agents))?;
     Ok(state)
+}
+
+fn joined_python(uv: &PathBuf, tests: &str) -> Command {
+    let folder = root().join("compat/joined");
+    let (settings, tests) = (folder.join("pytest.ini"), folder.join(tests));
+    let mut command = python::in_project(uv, &["run", "pytest", "-q", "-c"]);
+    command.arg(settings).arg(tests).env("AGENTJAIL_BIN", target().join("debug/agentjail"));
+    command
 }
 
 fn joined_node(tests: &[&str]) -> anyhow::Result<Command> {

@@ -78,7 +78,7 @@ fn test() -> anyhow::Result<()> {
     fuzz::fuzz(fuzz::Length::Runs(RUNS_IN_TESTS))?;
     sdk()?;
     python::sdk()?;
-    compat::mcp()?;
+    compat::joined()?;
     say("everything passed");
     Ok(())
 }
