@@ -58,7 +58,8 @@ pub(crate) fn agents() -> anyhow::Result<()> {
     say(
         "real coding agents in jails, through the TypeScript SDK; and Claude Code as a client of MCP",
     );
-    run(joined_node(&["joined.test.mjs", "mcp.test.mjs", "readme.test.mjs"])?.env("AGENTS_STATE", &state))
+    run(joined_node(&["joined.test.mjs", "mcp.test.mjs", "readme.test.mjs"])?
+        .env("AGENTS_STATE", &state))
 }
 
 /// A state directory in which coding agents are installed.

@@ -62,6 +62,14 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// The token of an `authorization` header: a bare one, or behind the scheme, which is written in any case.
+pub(crate) fn bearer(header: &str) -> &str {
+    match header.split_at_checked("Bearer ".len()) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("Bearer ") => token.trim(),
+        _ => header.trim(),
+    }
+}
+
 /// `?tenant=`, which every route understands that makes or lists rows.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -56,6 +56,8 @@ pub struct ExecConfig {
     pub default_timeout_secs: u64,
     /// Commands running at once, on the whole server.
     pub max_concurrent: usize,
+    /// Agents that live in workspaces, paused ones included, on the whole server.
+    pub max_agents: usize,
     /// Bytes of each stream that a result carries.
     pub output_limit_bytes: usize,
     /// Host user and group of the first tenant's jails; the others' follow. Of use when the engine is
@@ -71,6 +73,8 @@ pub struct ExecConfig {
 pub struct Quotas {
     /// Commands running.
     pub jails: Option<u64>,
+    /// Agents living in workspaces.
+    pub agents: Option<u64>,
     pub workspaces: Option<u64>,
     pub sessions: Option<u64>,
     /// Of sealed layers, and of what workspaces hold beyond them.
@@ -85,6 +89,7 @@ impl Default for ExecConfig {
             default_memory_mb: 512,
             default_timeout_secs: 300,
             max_concurrent: 16,
+            max_agents: 32,
             output_limit_bytes: 1024 * 1024,
             first_host_id: jail::DEFAULT_HOST_ID,
             enforcement: jail::Enforcement::Required,

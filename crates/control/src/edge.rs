@@ -19,7 +19,7 @@ use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::agents;
 use crate::app::App;
-use crate::caller::{Caller, Role};
+use crate::caller::{Caller, Role, bearer};
 
 /// Routes that need no key.
 pub(crate) const PUBLIC: [&str; 2] = ["/healthz", "/v1/stats"];
@@ -95,8 +95,7 @@ async fn caller(app: &App, headers: &HeaderMap) -> Result<Caller, ApiError> {
     };
     let missing = || ApiError::said(Kind::Unauthorized, "missing api key");
     let value = headers.get(AUTHORIZATION).ok_or_else(missing)?.to_str().map_err(|_| missing())?;
-    let token = value.strip_prefix("Bearer ").unwrap_or(value).trim();
-    let found = keys.authenticate(token).await.map_err(internal)?;
+    let found = keys.authenticate(bearer(value)).await.map_err(internal)?;
     found.ok_or_else(|| ApiError::said(Kind::Unauthorized, "invalid api key"))
 }
 
@@ -192,7 +191,9 @@ impl From<crate::exec::ExecError> for ApiError {
                 Self::internal(error)
             }
             E::Ended(_) | E::Ask(_) => Self::new(Kind::Conflict, error),
-            E::TooMany | E::Quota(_) => Self::new(Kind::TooMany, error),
+            E::TooMany | E::Quota(_) | E::TooManyAgents | E::AgentQuota(_) => {
+                Self::new(Kind::TooMany, error)
+            }
             E::Image(ImageError::Unknown(_))
             | E::Plan(_)
             | E::TooLittleMemory

@@ -8,4 +8,4 @@ pub(crate) use routes::{
     __path_close, __path_create, __path_exec, __path_get, __path_list, __path_run, close, create,
     exec, get, list, run,
 };
-pub(crate) use service::{NewSession, SessionError, Sessions};
+pub(crate) use service::{Minted, NewSession, SessionError, Sessions};

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod git;
 pub mod house;
+pub mod inhabitant;
 pub mod leftovers;
 pub mod sandbox;
 pub mod upstream;

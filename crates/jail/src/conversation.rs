@@ -42,6 +42,15 @@ struct Waiting {
     gone: bool,
 }
 
+impl Waiting {
+    /// An init that does not answer must not make this grow.
+    fn forget_who_left(&mut self) {
+        self.starts.retain(|_, start| !start.is_closed());
+        self.ends.retain(|_, end| !end.is_closed());
+        self.sockets.retain(|_, socket| !socket.is_closed());
+    }
+}
+
 /// Why init did not do as it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum OrderError {
@@ -110,6 +119,7 @@ impl Conversation {
             if waiting.gone {
                 return Err(OrderError::Gone);
             }
+            waiting.forget_who_left();
             waiting.starts.insert(process, start);
             waiting.ends.insert(process, end);
         }
@@ -135,6 +145,7 @@ impl Conversation {
             if waiting.gone {
                 return Err(OrderError::Gone);
             }
+            waiting.forget_who_left();
             waiting.sockets.insert(request, answer);
         }
         if let Err(error) = self.send(&order(request), &[]).await {

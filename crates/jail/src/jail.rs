@@ -97,6 +97,23 @@ impl Outcome {
     }
 }
 
+/// Connects to ports of a jail. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Connector(Arc<Conversation>);
+
+impl Connector {
+    /// Connects to a port that something inside listens on, on the loopback interface.
+    pub async fn connect(&self, port: u16) -> Result<TcpStream, OrderError> {
+        let socket = self.0.socket(|request| Order::Connect { request, port }).await?;
+        let stream = TcpStream::from_std(socket.into()).map_err(OrderError::Speak)?;
+        stream.writable().await.map_err(OrderError::Speak)?;
+        match socket_error(&stream) {
+            Ok(Ok(())) => Ok(stream),
+            Ok(Err(error)) | Err(error) => Err(OrderError::Speak(error.into())),
+        }
+    }
+}
+
 impl Jail {
     pub(crate) fn new(
         pid: u32,
@@ -253,14 +270,12 @@ impl Jail {
 
     /// Connects to a port that something inside listens on, on the loopback interface.
     pub async fn connect(&self, port: u16) -> Result<TcpStream, OrderError> {
-        let socket =
-            self.init.conversation.socket(|request| Order::Connect { request, port }).await?;
-        let stream = TcpStream::from_std(socket.into()).map_err(OrderError::Speak)?;
-        stream.writable().await.map_err(OrderError::Speak)?;
-        match socket_error(&stream) {
-            Ok(Ok(())) => Ok(stream),
-            Ok(Err(error)) | Err(error) => Err(OrderError::Speak(error.into())),
-        }
+        self.connector().connect(port).await
+    }
+
+    /// What connects as [`Jail::connect`] does, while somebody else waits for the jail's end.
+    pub fn connector(&self) -> Connector {
+        Connector(Arc::clone(&self.init.conversation))
     }
 
     /// Binds one more socket inside, and hands it out.

@@ -75,7 +75,7 @@ mod program;
 pub use builder::{Builder, Preset};
 pub use conversation::OrderError;
 pub use engine::{Config, DEFAULT_HOST_ID, Engine, SpawnError, Start, StartError, Stdin};
-pub use jail::{Jail, Outcome, Running};
+pub use jail::{Connector, Jail, Outcome, Running};
 pub use launch::cgroup::Statistics;
 pub use launch::fault::STEPS;
 pub use launch::message::{

@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::types::Json;
 
 use crate::time::{micros, timestamp};
-use crate::{Store, StoreError, Whose};
+use crate::{Session, Store, StoreError, Token, Whose, sessions};
 
 /// A sandbox agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,8 +28,16 @@ pub struct AgentRow {
 }
 
 impl Store {
-    /// Keeps an agent; tells whether the workspace had none.
-    pub async fn insert_agent(&self, agent: &AgentRow) -> Result<bool, StoreError> {
+    /// Keeps an agent, with the session that was made for it, if one was; tells whether the workspace had none.
+    pub async fn insert_agent(
+        &self,
+        agent: &AgentRow,
+        minted: Option<(&Session, &[Token])>,
+    ) -> Result<bool, StoreError> {
+        let mut transaction = self.writer.begin().await?;
+        if let Some((session, tokens)) = minted {
+            sessions::insert(&mut transaction, session, tokens).await?;
+        }
         let done = sqlx::query(
             "INSERT INTO agents (workspace, tenant, created_at, token_hash, session, owns_session, settings)
              VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (workspace) DO NOTHING",
@@ -41,9 +49,22 @@ impl Store {
         .bind(agent.session.as_ref().map(SessionId::as_str))
         .bind(i64::from(agent.owns_session))
         .bind(Json(&agent.settings))
-        .execute(&self.writer)
+        .execute(&mut *transaction)
         .await?;
-        Ok(done.rows_affected() > 0)
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Whether a session was made for an agent, and goes with it.
+    pub async fn is_of_agent(&self, session: &SessionId) -> Result<bool, StoreError> {
+        let row = sqlx::query("SELECT 1 FROM agents WHERE session = $1 AND owns_session = 1")
+            .bind(session.as_str())
+            .fetch_optional(&self.reader)
+            .await?;
+        Ok(row.is_some())
     }
 
     /// The agent of a workspace, if it is in sight.

@@ -3,9 +3,9 @@
 use ids::{ServiceId, SessionId, TenantId};
 use jiff::Timestamp;
 use secret::{Sealed, TokenHash};
-use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 use sqlx::types::Json;
+use sqlx::{Row as _, SqliteConnection};
 
 use crate::time::{micros, timestamp};
 use crate::{Store, StoreError, Whose};
@@ -46,31 +46,7 @@ impl Store {
         tokens: &[Token],
     ) -> Result<(), StoreError> {
         let mut transaction = self.writer.begin().await?;
-        sqlx::query(
-            "INSERT INTO sessions (id, tenant, created_at, expires_at, services, sealed_env)
-             VALUES ($1, $2, $3, $4, $5, $6)",
-        )
-        .bind(session.id.as_str())
-        .bind(session.tenant.as_str())
-        .bind(micros(session.created_at))
-        .bind(session.expires_at.map(micros))
-        .bind(Json(&session.services))
-        .bind(session.sealed_env.as_bytes())
-        .execute(&mut *transaction)
-        .await?;
-        for token in tokens {
-            sqlx::query(
-                "INSERT INTO tokens (hash, session, key_tenant, service, scopes)
-                 VALUES ($1, $2, $3, $4, $5)",
-            )
-            .bind(token.hash.as_bytes())
-            .bind(token.session.as_str())
-            .bind(token.key_tenant.as_str())
-            .bind(token.service.as_str())
-            .bind(token.scopes.as_ref().map(Json))
-            .execute(&mut *transaction)
-            .await?;
-        }
+        insert(&mut transaction, session, tokens).await?;
         transaction.commit().await?;
         Ok(())
     }
@@ -146,6 +122,40 @@ impl Store {
             sqlx::query_scalar("SELECT count(*) FROM sessions").fetch_one(&self.reader).await?;
         Ok(crate::unsigned(count))
     }
+}
+
+/// Adds a session with its tokens, as a part of more.
+pub(crate) async fn insert(
+    transaction: &mut SqliteConnection,
+    session: &Session,
+    tokens: &[Token],
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO sessions (id, tenant, created_at, expires_at, services, sealed_env)
+         VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(session.id.as_str())
+    .bind(session.tenant.as_str())
+    .bind(micros(session.created_at))
+    .bind(session.expires_at.map(micros))
+    .bind(Json(&session.services))
+    .bind(session.sealed_env.as_bytes())
+    .execute(&mut *transaction)
+    .await?;
+    for token in tokens {
+        sqlx::query(
+            "INSERT INTO tokens (hash, session, key_tenant, service, scopes)
+             VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(token.hash.as_bytes())
+        .bind(token.session.as_str())
+        .bind(token.key_tenant.as_str())
+        .bind(token.service.as_str())
+        .bind(token.scopes.as_ref().map(Json))
+        .execute(&mut *transaction)
+        .await?;
+    }
+    Ok(())
 }
 
 fn read_session(row: &SqliteRow) -> Result<Session, StoreError> {

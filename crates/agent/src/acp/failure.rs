@@ -51,7 +51,7 @@ pub(super) fn raw_envelope(envelope: &Envelope) -> Box<RawValue> {
 impl From<JournalError> for Problem {
     fn from(error: JournalError) -> Self {
         match error {
-            JournalError::Taken(_) => Self::conflict(error.to_string()),
+            JournalError::Taken(_) | JournalError::Open { .. } => Self::conflict(error.to_string()),
             error => Self::internal(error),
         }
     }

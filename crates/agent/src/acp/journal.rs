@@ -73,8 +73,10 @@ PRAGMA user_version = 1;
 pub(crate) enum JournalError {
     #[error("the session database could not be used")]
     Sqlite(#[from] rusqlite::Error),
-    #[error("the session database could not be opened")]
-    Open(#[source] io::Error),
+    #[error(
+        "sessions cannot be kept in {directory}: {source}; it must be a directory of this user, with room left"
+    )]
+    Open { directory: String, source: io::Error },
     #[error("another server uses the state directory {0}; give this one its own with --state-dir")]
     Taken(String),
     #[error("the session database is closed")]
@@ -143,11 +145,16 @@ impl Journal {
     /// Opens or makes it in a directory that no other server uses.
     pub(crate) fn open(directory: &Path) -> Result<Self, JournalError> {
         use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+        let open =
+            |source| JournalError::Open { directory: directory.display().to_string(), source };
         let directories = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        directories.map_err(JournalError::Open)?;
+        directories.map_err(open)?;
+        for name in ["lock", "sessions.db", "sessions.db-wal", "sessions.db-shm"] {
+            put_aside_if_strange(&directory.join(name)).map_err(open)?;
+        }
         let mut options = std::fs::File::options();
         options.create(true).append(true).mode(0o600);
-        let lock = options.open(directory.join("lock")).map_err(JournalError::Open)?;
+        let lock = options.open(directory.join("lock")).map_err(open)?;
         let deadline = Instant::now() + LOCK;
         while lock.try_lock().is_err() {
             if Instant::now() > deadline {
@@ -157,7 +164,7 @@ impl Journal {
         }
         let path = directory.join("sessions.db");
         // Made for its owner alone before SQLite would make it for everyone; what belongs to it follows.
-        options.open(&path).map_err(JournalError::Open)?;
+        options.open(&path).map_err(open)?;
         let mut connection = match tables(&path) {
             Err(error) if is_corrupt(&error) => {
                 // Kept for whoever can read it; the server goes on without.
@@ -167,8 +174,8 @@ impl Journal {
                     "the session database is put aside as {}",
                     aside.display()
                 );
-                std::fs::rename(&path, aside).map_err(JournalError::Open)?;
-                options.open(&path).map_err(JournalError::Open)?;
+                std::fs::rename(&path, aside).map_err(open)?;
+                options.open(&path).map_err(open)?;
                 tables(&path)?
             }
             opened => opened?,
@@ -181,7 +188,7 @@ impl Journal {
                 job(&mut connection);
             }
         });
-        thread.map_err(JournalError::Open)?;
+        thread.map_err(open)?;
         Ok(Self { jobs, added: Arc::default() })
     }
 
@@ -483,6 +490,18 @@ fn tables(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// What is no file, a pipe or a link say, is not opened: that could take for ever, or fill another one.
+fn put_aside_if_strange(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => {
+            let aside = path.with_extension(format!("strange-{}", crate::wire::now_ms()));
+            tracing::error!("{} is no regular file, and put aside", path.display());
+            std::fs::rename(path, aside)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn is_corrupt(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
@@ -541,6 +560,20 @@ fn session_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<SessionRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_database_is_put_aside_and_what_is_no_directory_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::os::unix::fs::symlink("/dev/zero", at("sessions.db")).unwrap();
+        std::os::unix::net::UnixListener::bind(at("lock")).unwrap();
+        let journal = Journal::open(directory.path()).unwrap();
+        journal.add_server("s".to_owned(), None, 1).await.unwrap();
+        assert!(std::fs::symlink_metadata(at("sessions.db")).unwrap().is_file());
+        std::fs::write(at("file"), "").unwrap();
+        let error = Journal::open(&at("file")).unwrap_err().to_string();
+        assert!(error.contains("/file: File exists"), "{error}");
+    }
 
     #[tokio::test]
     async fn a_database_that_is_too_large_loses_what_has_ended_first_and_then_the_oldest() {

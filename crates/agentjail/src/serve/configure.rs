@@ -74,6 +74,7 @@ fn exec(flags: &Flags) -> anyhow::Result<ExecConfig> {
             "AGENTJAIL_MAX_CONCURRENT (--max-concurrent)",
             &flags.max_concurrent,
         )?,
+        max_agents: number("AGENTJAIL_MAX_AGENTS (--max-agents)", &flags.max_agents)?,
         output_limit_bytes: number(
             "AGENTJAIL_OUTPUT_LIMIT_BYTES (--output-limit-bytes)",
             &flags.output_limit_bytes,
@@ -206,6 +207,7 @@ fn quotas(flags: &Flags) -> anyhow::Result<Quotas> {
     let megabytes = optional("AGENTJAIL_QUOTA_MB (--quota-mb)", &flags.quota_mb)?;
     Ok(Quotas {
         jails: optional("AGENTJAIL_QUOTA_JAILS (--quota-jails)", &flags.quota_jails)?,
+        agents: Some(number("AGENTJAIL_QUOTA_AGENTS (--quota-agents)", &flags.quota_agents)?),
         workspaces: optional(
             "AGENTJAIL_QUOTA_WORKSPACES (--quota-workspaces)",
             &flags.quota_workspaces,

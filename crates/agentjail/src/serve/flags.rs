@@ -64,6 +64,9 @@ pub(crate) struct Flags {
     /// Commands running at once
     #[arg(long, env = "AGENTJAIL_MAX_CONCURRENT", default_value = "16", value_name = "N")]
     pub(super) max_concurrent: String,
+    /// Coding agents living in workspaces at once, paused ones included
+    #[arg(long, env = "AGENTJAIL_MAX_AGENTS", default_value = "32", value_name = "N")]
+    pub(super) max_agents: String,
     /// Bytes of each output stream that a result carries
     #[arg(long, env = "AGENTJAIL_OUTPUT_LIMIT_BYTES", default_value = "1048576", value_name = "N")]
     pub(super) output_limit_bytes: String,
@@ -116,6 +119,9 @@ pub(crate) struct Flags {
     /// Commands that one tenant may have running at once
     #[arg(long, env = "AGENTJAIL_QUOTA_JAILS", value_name = "N")]
     pub(super) quota_jails: Option<String>,
+    /// Coding agents that one tenant may have living at once
+    #[arg(long, env = "AGENTJAIL_QUOTA_AGENTS", default_value = "16", value_name = "N")]
+    pub(super) quota_agents: String,
     /// Workspaces that one tenant may have
     #[arg(long, env = "AGENTJAIL_QUOTA_WORKSPACES", value_name = "N")]
     pub(super) quota_workspaces: Option<String>,

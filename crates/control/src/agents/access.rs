@@ -9,13 +9,13 @@ use httpkit::{ApiError, Kind};
 use ids::{TenantId, WorkspaceId};
 use store::Whose;
 
-use crate::caller::Caller;
+use crate::caller::{Caller, bearer};
 
 /// What an agent's token begins with.
 pub(crate) const TOKEN_PREFIX: &str = "agt_";
 
 /// Where a browser puts a token that opens a WebSocket, because it cannot set a header there.
-const QUERY: &str = "access_token=";
+const QUERY: &str = "access_token";
 
 /// Whoever presented an agent's token. It is no [`Caller`]: no other route takes it.
 #[derive(Debug, Clone)]
@@ -56,10 +56,16 @@ impl<S: Sync> FromRequestParts<S> for Access {
 /// An agent's token in a request, if there is one.
 pub(crate) fn presented<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Option<&'a str> {
     let header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let header = header.map(|value| value.strip_prefix("Bearer ").unwrap_or(value).trim());
+    let header = header.map(bearer);
     let query = uri.query().unwrap_or_default().split('&');
-    let query = query.into_iter().find_map(|pair| pair.strip_prefix(QUERY));
+    let query = query.into_iter().find(|pair| is_token(pair));
+    let query = query.and_then(|pair| pair.split_once('=')).map(|(_, token)| token);
     header.or(query).filter(|token| token.starts_with(TOKEN_PREFIX))
+}
+
+/// Whether a pair of a query is where the token stands, however that is written.
+fn is_token(pair: &str) -> bool {
+    form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name.eq_ignore_ascii_case(QUERY))
 }
 
 /// What an agent is asked, without what is for us: what follows `…/agent`, and no token.
@@ -68,7 +74,7 @@ pub(super) fn below(asked: Option<&PathAndQuery>, id: &str) -> Option<String> {
     let rest = asked.path().split_once(&format!("/{id}/agent")).map(|(_, rest)| rest)?;
     let path = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };
     let pairs = asked.query().into_iter().flat_map(|query| query.split('&'));
-    let query: Vec<&str> = pairs.filter(|pair| !pair.starts_with(QUERY)).collect();
+    let query: Vec<&str> = pairs.filter(|pair| !is_token(pair)).collect();
     Some(if query.is_empty() { path } else { format!("{path}?{}", query.join("&")) })
 }
 
@@ -84,6 +90,12 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, "Bearer agt_2".parse().unwrap());
         assert_eq!(presented(&headers, &uri), Some("agt_2"));
+        headers.insert(AUTHORIZATION, "bearer  agt_2".parse().unwrap());
+        assert_eq!(presented(&headers, &uri), Some("agt_2"), "a scheme has no case");
+        for other in ["access%5Ftoken=agt_1", "Access_Token=agt_1", "access_token"] {
+            let uri: Uri = format!("/v1/workspaces/w/agent/x?{other}&b=1").parse().unwrap();
+            assert_eq!(below(uri.path_and_query(), "w").unwrap(), "/x?b=1", "{other}");
+        }
         headers.insert(AUTHORIZATION, "Bearer aj_key".parse().unwrap());
         assert_eq!(presented(&headers, &uri), None, "a key is not looked for elsewhere");
         let uri: Uri = "/v1/workspaces/w/agent?access_token=agt_1".parse().unwrap();

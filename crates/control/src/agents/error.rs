@@ -36,8 +36,22 @@ pub(crate) enum AgentError {
     ScopesAlone,
     #[error("session_id: {0} is of another tenant than the workspace")]
     OtherTenant(String),
-    #[error("env[{0}]: a name is not empty and holds neither `=` nor NUL, and a value no NUL")]
+    #[error(
+        "env[{0}]: a name is letters, digits and `_`, neither HOME nor one of SANDBOX_AGENT_…; it and its value are shorter than 128 KiB, without NUL"
+    )]
     Environment(usize),
+    #[error("{field}: an agent needs at least {least}")]
+    TooLittle { field: &'static str, least: u64 },
+    #[error(
+        "session_id: {0} was made for an agent, and ends with it: use `services`, or a session of your own"
+    )]
+    AgentsSession(String),
+    #[error("session_id: {0} has expired")]
+    SessionExpired(String),
+    #[error(
+        "the agent's session has ended, and its keys with it: end the agent with DELETE, and start one anew"
+    )]
+    SessionGone,
     #[error("the agent ended as soon as it was started: {0}")]
     Died(String),
     #[error("the agent was started and does not answer")]
@@ -70,13 +84,16 @@ impl From<AgentError> for ApiError {
             E::Exec(error) => error.into(),
             E::Session(error) => error.into(),
             E::Missing(_) => Self::new(Kind::NotFound, error),
-            E::Present | E::Guest => Self::new(Kind::Conflict, error),
+            E::Present | E::Guest | E::SessionGone => Self::new(Kind::Conflict, error),
             E::NotInstalled { .. }
             | E::TwoSessions
             | E::ScopesAlone
             | E::ClosedNetwork
             | E::NobodysSession
             | E::OtherTenant(_)
+            | E::AgentsSession(_)
+            | E::SessionExpired(_)
+            | E::TooLittle { .. }
             | E::Environment(_) => Self::new(Kind::Invalid, error),
             E::Died(_) | E::Silent => Self::new(Kind::BadGateway, error),
             E::Program(_) | E::Store(_) | E::Settings(_) => Self::internal(error),

@@ -1,7 +1,12 @@
 //! `/v1/workspaces/{id}/agent/…`: whatever is asked of the agent, passed on as it is: HTTP, event streams, web sockets.
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, COOKIE, HOST, HeaderValue, ORIGIN};
+use axum::http::Method;
+use axum::http::header::{
+    AUTHORIZATION, COOKIE, HOST, HeaderValue, ORIGIN, REFERER, REFERRER_POLICY,
+};
 use axum::response::Response;
 use httpkit::{ApiError, Kind, Path};
 
@@ -46,6 +51,11 @@ pub(crate) async fn forward(
     Path((id, _)): Path<(String, String)>,
     mut request: Request,
 ) -> Result<Response, ApiError> {
+    // What only speaks with a proxy, or shows what a proxy added.
+    if [Method::CONNECT, Method::TRACE].contains(request.method()) {
+        let text = "CONNECT and TRACE are not passed on";
+        return Err(ApiError::said(Kind::MethodNotAllowed, text));
+    }
     let entered = match &access {
         Access::Key(key) if key.opens(&id) => app.agents.enter_at_once(&key.workspace),
         Access::Key(_) => return Err(ApiError::said(Kind::NotFound, "workspace")),
@@ -62,18 +72,26 @@ pub(crate) async fn forward(
             app.agents.enter(&workspace).await?
         }
     };
-    let headers = request.headers_mut();
     // What is for us, or of our origin, is not for what runs in a jail.
-    for name in [AUTHORIZATION, COOKIE, ORIGIN] {
-        headers.remove(name);
+    for name in [AUTHORIZATION, COOKIE, ORIGIN, REFERER] {
+        request.headers_mut().remove(name);
     }
-    headers.extend(life.authorization().map(|value| (AUTHORIZATION, value)));
-    headers.insert(HOST, HeaderValue::from_static("127.0.0.1"));
-    let client = life.client.clone();
-    let send = async move |request| {
-        client.request(request).await.map_err(|error| ForwardError::Agent(Box::new(error)))
+    let asked = Arc::clone(&life);
+    let send = async move |mut request: Request| {
+        // After what is between two hops is gone: no client says that this is.
+        let headers = request.headers_mut();
+        headers.extend(asked.authorization().map(|value| (AUTHORIZATION, value)));
+        headers.insert(HOST, HeaderValue::from_static("127.0.0.1"));
+        tokio::select! {
+            answered = asked.client.request(request) => {
+                answered.map_err(|error| ForwardError::Agent(Box::new(error)))
+            }
+            () = asked.unresponsive() => Err(ForwardError::Hung),
+        }
     };
     let mut response = app.forwarder.exchange(request, held.share(), send).await?;
     leave_origin(response.headers_mut());
+    // A page's own address may hold the token.
+    response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     Ok(response.map(|body| Keeping::body(body, held)))
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use secret::Secret;
 use serde_json::{Value, json};
 use store::{AgentRow, Whose, Workspace};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::access::AgentKey;
@@ -30,6 +31,12 @@ const ASKED_EVERY: Duration = Duration::from_millis(2);
 
 /// How long one that runs may take to say whether it works.
 const SOON: Duration = Duration::from_secs(5);
+
+/// How often one that owes an answer is asked whether it is there.
+const ASKED_AGAIN: Duration = Duration::from_secs(15);
+
+/// So often in a row it may not say so, before it counts as one that does nothing.
+const SILENCES: u32 = 3;
 
 /// The most that such an answer is read of.
 const ANSWER_BYTES: usize = 1 << 20;
@@ -61,16 +68,12 @@ struct Uses {
     /// Requests that are not at their end.
     open: usize,
     last: Instant,
-    motion: Motion,
-}
-
-/// Whether it moves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Motion {
-    Runs,
     /// Nobody enters, because it is about to be paused.
-    Stopping,
-    Paused,
+    closed: bool,
+    /// How often in a row it did not say whether it works.
+    silent: u32,
+    /// Whether its end was asked for.
+    ending: bool,
 }
 
 /// That somebody is asking. Dropped with the end of the answer.
@@ -93,6 +96,12 @@ impl Drop for Use {
     }
 }
 
+impl Uses {
+    fn new() -> Self {
+        Self { open: 0, last: Instant::now(), closed: false, silent: 0, ending: false }
+    }
+}
+
 impl Life {
     /// As the agent wants to be asked.
     pub(super) fn authorization(&self) -> Option<HeaderValue> {
@@ -104,7 +113,7 @@ impl Life {
     /// Says that somebody asks; `None` if it stands still, or has ended.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Use> {
         let mut uses = self.uses();
-        if uses.motion != Motion::Runs || self.has_ended() {
+        if uses.closed || self.is_paused() || self.has_ended() {
             return None;
         }
         uses.open += 1;
@@ -112,7 +121,7 @@ impl Life {
     }
 
     pub(super) fn is_paused(&self) -> bool {
-        self.uses().motion == Motion::Paused
+        self.asker.stands_still()
     }
 
     pub(super) fn has_ended(&self) -> bool {
@@ -121,7 +130,8 @@ impl Life {
 
     /// Ends it, with all that runs in its jail.
     pub(super) async fn end(&self) {
-        self.asker.kill().await;
+        self.uses().ending = true;
+        self.asker.kill();
         self.asker.ended().await;
     }
 
@@ -129,16 +139,13 @@ impl Life {
     fn close(&self, since: Option<Duration>) -> bool {
         let mut uses = self.uses();
         let unused = |since| uses.open == 0 && uses.last.elapsed() >= since;
-        let closes = since.is_none_or(unused);
-        if closes {
-            uses.motion = Motion::Stopping;
-        }
-        closes
+        uses.closed = since.is_none_or(unused);
+        uses.closed
     }
 
     fn open_again(&self) {
         let mut uses = self.uses();
-        uses.motion = Motion::Runs;
+        uses.closed = false;
         uses.last = Instant::now();
     }
 
@@ -157,14 +164,31 @@ impl Life {
         Some((status, serde_json::from_slice(&body.to_bytes()).unwrap_or_default()))
     }
 
+    /// Completes if it hangs: not while it works at something, be that for hours.
+    pub(super) async fn unresponsive(&self) {
+        let mut silent = 0;
+        while silent < SILENCES {
+            sleep(ASKED_AGAIN).await;
+            // One that stands still is not asked: that would let it go on.
+            let answers = self.is_paused()
+                || matches!(timeout(SOON, self.ask("/v1/health")).await, Ok(Some(_)));
+            silent = if answers { 0 } else { silent + 1 };
+        }
+    }
+
     /// Whether a coding agent of it owes an answer, for all one knows.
     async fn works(&self) -> bool {
         match timeout(SOON, self.ask("/v1/acp")).await {
             Ok(Some((StatusCode::OK, answer))) => {
+                self.uses().silent = 0;
                 let servers = answer["servers"].as_array();
                 servers.into_iter().flatten().any(|server| server["busy"] == true)
             }
-            _ => true,
+            _ => {
+                let mut uses = self.uses();
+                uses.silent += 1;
+                uses.silent < SILENCES
+            }
         }
     }
 }
@@ -228,7 +252,7 @@ impl Agents {
                 .into();
         let names = session.iter().flat_map(|session| &session.environment).chain(&body.env);
         for (name, _) in names {
-            arguments.extend(["--pass-env".to_owned(), name.clone()]);
+            arguments.push(format!("--pass-env={name}"));
         }
         let mut environment = body.env.clone();
         environment.push(("SANDBOX_AGENT_TOKEN".to_owned(), token.expose().to_owned()));
@@ -268,7 +292,7 @@ impl Agents {
             client: door::client(asker.clone()),
             asker,
             token,
-            uses: Mutex::new(Uses { open: 0, last: Instant::now(), motion: Motion::Runs }),
+            uses: Mutex::new(Uses::new()),
         });
         let mut end = Box::pin(begun.wait());
         let up = tokio::select! {
@@ -292,7 +316,7 @@ impl Agents {
     async fn note_end(&self, life: &Arc<Life>, result: Option<ExecResult>) {
         self.drop_life(life);
         // Without a result the server stops.
-        let Some(result) = result else { return };
+        let Some(result) = result.filter(|_| !life.uses().ending) else { return };
         let reason = match &result {
             ExecResult { oom_killed: true, .. } => "oom_killed",
             ExecResult { error: Some(_), .. } => "quota",
@@ -314,21 +338,38 @@ impl Agents {
     /// Puts agents aside that nobody asks, and that do nothing, for as long as their workspaces say.
     pub(crate) async fn pause_idle(&self) -> Result<u64, AgentError> {
         let idle = self.0.parts.store.idle_workspaces(Timestamp::now()).await?;
-        let mut paused = 0;
+        // All at once: one that takes its time to answer must not keep the others of their turn.
+        let mut pauses = JoinSet::new();
         for life in self.lives() {
-            let Some(workspace) = idle.iter().find(|other| other.id == life.key.workspace) else {
-                continue;
-            };
-            match self.pause(&life, workspace).await {
-                Ok(done) => paused += u64::from(done),
-                Err(error) => tracing::error!(
-                    workspace = %workspace.id,
-                    error = &error as &dyn std::error::Error,
-                    "an idle agent was not put aside"
-                ),
+            self.note_thaw(&life).await?;
+            let workspace = idle.iter().find(|other| other.id == life.key.workspace);
+            if let Some(workspace) = workspace.cloned() {
+                let this = self.clone();
+                pauses.spawn(async move { this.pause_or_tell(&life, &workspace).await });
             }
         }
-        Ok(paused)
+        Ok(pauses.join_all().await.into_iter().map(u64::from).sum())
+    }
+
+    /// A paused workspace whose jail was made to go on is not paused.
+    async fn note_thaw(&self, life: &Life) -> Result<(), AgentError> {
+        let (store, id) = (&self.0.parts.store, &life.key.workspace);
+        let row = store.workspace(Whose::Everyone, id).await?;
+        if row.is_some_and(|row| row.paused_at.is_some()) && !life.is_paused() {
+            store.touch_workspace(id, Timestamp::now()).await?;
+        }
+        Ok(())
+    }
+
+    async fn pause_or_tell(&self, life: &Arc<Life>, workspace: &Workspace) -> bool {
+        self.pause(life, workspace).await.unwrap_or_else(|error| {
+            tracing::error!(
+                workspace = %workspace.id,
+                error = &error as &dyn std::error::Error,
+                "an idle agent was not put aside"
+            );
+            false
+        })
     }
 
     async fn pause(&self, life: &Arc<Life>, workspace: &Workspace) -> Result<bool, AgentError> {
@@ -360,10 +401,9 @@ impl Agents {
             Ok::<_, AgentError>(parts.workspaces.pause_resident(&life.key.workspace).await?)
         };
         let stopped = stopped.await;
-        if matches!(stopped, Ok(true)) {
-            life.uses().motion = Motion::Paused;
-        } else {
-            life.open_again();
+        // From here on it is the jail that says whether it stands still: a command may let it go on.
+        life.open_again();
+        if !matches!(stopped, Ok(true)) {
             life.asker.resume().await?;
         }
         stopped

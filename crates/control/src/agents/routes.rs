@@ -7,11 +7,10 @@ use httpkit::{ApiError, Json, Path};
 use store::Workspace;
 
 use super::error::AgentError;
-use super::service::{Begun, NewAgent, same_tenant};
+use super::service::{Begun, NewAgent};
 use super::wire::{AgentStarted, AgentState, AgentView, PatchAgent, StartAgent};
 use crate::app::App;
 use crate::caller::Caller;
-use crate::exec::NetworkSpec;
 use crate::openapi::ErrorBody;
 use crate::sessions::NewSession;
 
@@ -47,21 +46,12 @@ pub(crate) async fn begin(
     workspace: Workspace,
     body: StartAgent,
 ) -> Result<AgentStarted, ApiError> {
-    for (n, (name, value)) in body.env.iter().enumerate() {
-        if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
-            return Err(AgentError::Environment(n).into());
-        }
-    }
-    if matches!(body.network, Some(NetworkSpec::None)) {
-        return Err(AgentError::ClosedNetwork.into());
-    }
+    body.check()?;
     let (mut session, mut new_session) = (None, None);
     match (&body.session_id, &body.services) {
         (Some(_), Some(_)) => return Err(AgentError::TwoSessions.into()),
         (Some(named), None) => {
-            let (access, tenant) = app.sessions.access(caller.sees(None)?, named).await?;
-            same_tenant(named, &tenant, &workspace.tenant)?;
-            session = Some(access.id);
+            session = Some(app.agents.shared_session(caller.sees(None)?, named, &workspace).await?);
         }
         (None, Some(services)) => {
             let known = |name: &String| Ok::<_, ApiError>(app.credentials.service(name)?);

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError, Weak};
 
-use ids::{SessionId, TenantId, WorkspaceId};
+use ids::{SessionId, WorkspaceId};
 use secret::{Secret, Vault};
 use store::{AgentRow, Store, Whose, Workspace};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
 use super::access::{AgentKey, TOKEN_PREFIX};
 use super::error::AgentError;
@@ -15,7 +15,7 @@ use super::life::Life;
 use super::program::Program;
 use super::wire::StartAgent;
 use crate::exec::{Executor, SessionAccess, flavors};
-use crate::sessions::{NewSession, SessionError, Sessions};
+use crate::sessions::{Minted, NewSession, SessionError, Sessions};
 use crate::workspaces::{Live, Workspaces};
 
 /// What the flavor of a coding agent begins with.
@@ -94,12 +94,23 @@ impl Agents {
         Self(Arc::new(AgentsInner { parts, lives, gates }))
     }
 
-    /// Makes an agent and starts it. What fails leaves neither row nor session.
+    /// Makes an agent and starts it. What fails leaves neither row nor session, and so does what nobody hears of:
+    /// its token would be lost.
     pub(crate) async fn start(&self, new: NewAgent) -> Result<Begun, AgentError> {
-        let this = self.clone();
-        // To its end, whoever hangs up: a session without an agent would be nobody's.
-        let done = self.0.parts.executor.tasks().spawn(async move { this.start_now(new).await });
-        done.await.map_err(|_| AgentError::Silent)?
+        let (this, id) = (self.clone(), new.workspace.id.clone());
+        let (told, hear) = oneshot::channel();
+        self.0.parts.executor.tasks().spawn(async move {
+            let started = this.start_now(new).await;
+            if let Err(Ok(_)) = told.send(started)
+                && let Err(error) = this.end_now(&id).await
+            {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "an agent that nobody waited for was not ended"
+                );
+            }
+        });
+        hear.await.map_err(|_| AgentError::Silent)?
     }
 
     async fn start_now(&self, new: NewAgent) -> Result<Begun, AgentError> {
@@ -111,40 +122,65 @@ impl Agents {
         }
         body.agents = Some(self.installed(body.agents.take())?);
         let tenant = workspace.tenant.clone();
-        let (session, owns_session) = match (session, new_session) {
-            (Some(session), _) => (Some(session), false),
-            (None, Some((role, new))) => {
-                (Some(parts.sessions.create(tenant.clone(), role, new).await?.id), true)
-            }
-            (None, None) => (None, false),
-        };
+        let minted = new_session.map(|(role, new)| parts.sessions.mint(tenant.clone(), role, new));
+        let minted = minted.transpose()?;
+        let made = minted.as_ref().map(|minted| minted.session.id.clone());
         let token = random_token();
         let row = AgentRow {
             workspace: workspace.id.clone(),
             tenant,
             created_at: store::now(),
             token_hash: parts.vault.api_key_hash(token.expose()),
-            session: session.clone(),
-            owns_session,
+            owns_session: made.is_some(),
+            session: session.or(made),
             settings: serde_json::to_value(&body).map_err(AgentError::Settings)?,
             ended: None,
         };
-        let started = async {
-            if !parts.store.insert_agent(&row).await? {
-                return Err(AgentError::Present);
-            }
-            self.bring_up(&workspace, &row, &body).await
-        };
-        match started.await {
-            Ok(_) => Ok(Begun { token, session }),
-            Err(error) => {
-                if !matches!(error, AgentError::Present) {
-                    parts.store.delete_agent(&workspace.id).await?;
-                }
-                self.close_session(&row).await;
-                Err(error)
-            }
+        self.keep(&row, minted).await?;
+        if let Err(error) = self.bring_up(&workspace, &row, &body).await {
+            parts.store.delete_agent(&workspace.id).await?;
+            self.close_session(&row).await;
+            return Err(error);
         }
+        Ok(Begun { token, session: row.session })
+    }
+
+    /// Both rows, or neither.
+    async fn keep(&self, row: &AgentRow, minted: Option<Minted>) -> Result<(), AgentError> {
+        let parts = &self.0.parts;
+        let _admission = match &minted {
+            Some(_) => Some(parts.sessions.admission(&row.tenant).await?),
+            None => None,
+        };
+        let session = minted.as_ref().map(|minted| (&minted.session, minted.tokens.as_slice()));
+        if !parts.store.insert_agent(row, session).await? {
+            return Err(AgentError::Present);
+        }
+        if let Some(minted) = minted {
+            parts.sessions.opened(minted)?;
+        }
+        Ok(())
+    }
+
+    /// A session that is there already, for an agent of a workspace.
+    pub(super) async fn shared_session(
+        &self,
+        whose: Whose<'_>,
+        named: &str,
+        workspace: &Workspace,
+    ) -> Result<SessionId, AgentError> {
+        let found = self.0.parts.sessions.access(whose, named).await;
+        let (access, tenant) = found.map_err(|error| match error {
+            SessionError::Expired => AgentError::SessionExpired(named.to_owned()),
+            error => error.into(),
+        })?;
+        if tenant != workspace.tenant {
+            return Err(AgentError::OtherTenant(named.to_owned()));
+        }
+        if self.0.parts.store.is_of_agent(&access.id).await? {
+            return Err(AgentError::AgentsSession(named.to_owned()));
+        }
+        Ok(access.id)
     }
 
     /// Which coding agents a workspace gets: those that are named, or all.
@@ -244,8 +280,12 @@ impl Agents {
         row: &AgentRow,
     ) -> Result<Option<SessionAccess>, AgentError> {
         let Some(session) = &row.session else { return Ok(None) };
-        let found = self.0.parts.sessions.access(Whose::Of(&row.tenant), session.as_str()).await?;
-        Ok(Some(found.0))
+        match self.0.parts.sessions.access(Whose::Of(&row.tenant), session.as_str()).await {
+            Ok((access, _)) => Ok(Some(access)),
+            // Not made anew: whoever closed it wants its holder to have no keys.
+            Err(SessionError::Missing(_) | SessionError::Expired) => Err(AgentError::SessionGone),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Waits until nobody else begins or ends the agent of a workspace.
@@ -300,13 +340,4 @@ pub(super) fn random_token() -> Secret {
 
 fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// For whom a session is, beside its services.
-pub(super) fn same_tenant(
-    named: &str,
-    found: &TenantId,
-    wanted: &TenantId,
-) -> Result<(), AgentError> {
-    if found == wanted { Ok(()) } else { Err(AgentError::OtherTenant(named.to_owned())) }
 }

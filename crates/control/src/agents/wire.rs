@@ -29,13 +29,13 @@ pub(crate) struct StartAgent {
     /// In place of the workspace's. Models are reached through the phantom proxy in any mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) network: Option<NetworkSpec>,
-    /// Default 2048, at most 8192.
+    /// Default 2048, from 64 to 8192.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) memory_mb: Option<u64>,
-    /// Processes and threads. Default 512, at most 1024.
+    /// Processes and threads. Default 512, from 32 to 1024.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) max_pids: Option<u64>,
-    /// Of one CPU. Default 200, at most 800.
+    /// Of one CPU. Default 200, from 1 to 800.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cpu_percent: Option<u64>,
     /// Pairs of name and value, for all that runs there; not a place for keys.
@@ -44,7 +44,45 @@ pub(crate) struct StartAgent {
     pub(crate) env: Vec<(String, String)>,
 }
 
+/// Least limits with which an agent comes up at all.
+const LEAST_MEMORY_MB: u64 = 64;
+const LEAST_PIDS: u64 = 32;
+
+/// A variable's name and value together, and what is between and after them: more, no program is given.
+const LONGEST_VARIABLE: usize = 128 * 1024 - 2;
+
 impl StartAgent {
+    /// What can be known to be wrong before anything is made.
+    ///
+    /// # Errors
+    ///
+    /// The field, and what it must be.
+    pub(super) fn check(&self) -> Result<(), AgentError> {
+        for (n, (name, value)) in self.env.iter().enumerate() {
+            let named = name.starts_with(|first: char| first == '_' || first.is_ascii_alphabetic())
+                && name.chars().all(|other| other == '_' || other.is_ascii_alphanumeric());
+            // Those are the program's own, its token among them.
+            let owned = name == "HOME" || name.starts_with("SANDBOX_AGENT_");
+            let long = name.len() + value.len() > LONGEST_VARIABLE;
+            if !named || owned || long || value.contains('\0') {
+                return Err(AgentError::Environment(n));
+            }
+        }
+        if matches!(self.network, Some(NetworkSpec::None)) {
+            return Err(AgentError::ClosedNetwork);
+        }
+        for (field, value, least) in [
+            ("memory_mb", self.memory_mb, LEAST_MEMORY_MB),
+            ("max_pids", self.max_pids, LEAST_PIDS),
+            ("cpu_percent", self.cpu_percent, 1),
+        ] {
+            if value.is_some_and(|value| value < least) {
+                return Err(AgentError::TooLittle { field, least });
+            }
+        }
+        Ok(())
+    }
+
     /// With what is left out taken from another, whose session stays its own: one is made of the same services.
     ///
     /// # Errors

@@ -2,12 +2,16 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use jail::{Command, Jail, OrderError, Process, Stdin, Stdio};
+use jail::{Command, Connector, Jail, OrderError, Process, Stdin, Stdio};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::network::{Served, SteerError};
 
@@ -19,6 +23,9 @@ const LONGEST_FREEZE: Duration = Duration::from_secs(60);
 
 /// Requests that may wait.
 const QUEUE: usize = 8;
+
+/// Connections that may be under way.
+const CONNECTING: usize = 64;
 
 /// Something asked of an owner.
 #[derive(Debug)]
@@ -37,8 +44,6 @@ pub(crate) enum Ask {
     Mapped(oneshot::Sender<Result<Option<HashSet<Vec<u8>>>, AskError>>),
     /// Connect to a port inside.
     Connect(u16, oneshot::Sender<Result<TcpStream, AskError>>),
-    /// End it.
-    Kill,
 }
 
 /// Why an owner did not do what was asked.
@@ -65,7 +70,22 @@ pub(crate) enum AskError {
 
 /// Through which an owner is asked. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct Asker(mpsc::Sender<Ask>);
+pub(crate) struct Asker {
+    asks: mpsc::Sender<Ask>,
+    /// Beside the queue: an end waits for nothing.
+    kill: CancellationToken,
+    still: Arc<AtomicBool>,
+}
+
+/// What an owner hears.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) kill: CancellationToken,
+    /// Whether the jail stands still from one ask to the next.
+    pub(super) still: Arc<AtomicBool>,
+    connecting: JoinSet<()>,
+}
 
 /// A jail that stands still. Dropping it lets it go on.
 #[derive(Debug)]
@@ -85,9 +105,12 @@ impl Frozen {
 }
 
 impl Asker {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Ask>) {
-        let (sender, receiver) = mpsc::channel(QUEUE);
-        (Self(sender), receiver)
+    pub(crate) fn new() -> (Self, Asked) {
+        let (asker, asks) = mpsc::channel(QUEUE);
+        let (kill, still) = (CancellationToken::new(), Arc::new(AtomicBool::new(false)));
+        let asked =
+            Asked { asks, kill: kill.clone(), still: still.clone(), connecting: JoinSet::new() };
+        (Self { asks: asker, kill, still }, asked)
     }
 
     pub(crate) async fn steer(&self, policy: egress::Policy) -> Result<usize, AskError> {
@@ -120,19 +143,24 @@ impl Asker {
         self.ask(Ask::Resume).await
     }
 
+    /// Whether it is paused.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.still.load(Ordering::Acquire)
+    }
+
     /// Whether the job has ended.
     pub(crate) fn has_ended(&self) -> bool {
-        self.0.is_closed()
+        self.asks.is_closed()
     }
 
     /// Waits until the job has ended, and nothing of its jail is left.
     pub(crate) async fn ended(&self) {
-        self.0.closed().await;
+        self.asks.closed().await;
     }
 
     /// Ends the job. It may take a moment; nothing is lost if it has ended by itself.
-    pub(crate) async fn kill(&self) {
-        drop(self.0.send(Ask::Kill).await);
+    pub(crate) fn kill(&self) {
+        self.kill.cancel();
     }
 
     async fn ask<T>(
@@ -140,45 +168,66 @@ impl Asker {
         ask: impl FnOnce(oneshot::Sender<Result<T, AskError>>) -> Ask,
     ) -> Result<T, AskError> {
         let (told, hear) = oneshot::channel();
-        self.0.send(ask(told)).await.map_err(|_| AskError::Ended)?;
+        self.asks.send(ask(told)).await.map_err(|_| AskError::Ended)?;
         hear.await.map_err(|_| AskError::Ended)?
     }
 }
 
-/// Does what was asked. Whoever asked may have gone; it is done all the same. `paused` says whether the jail stands
-/// still from one ask to the next.
-pub(super) async fn answer(ask: Ask, jail: &Jail, served: &mut Served, paused: &mut bool) {
-    if *paused && !matches!(ask, Ask::Freeze(_) | Ask::Mapped(_) | Ask::Pause(_) | Ask::Kill) {
-        go_on(jail);
-        *paused = false;
+impl Asked {
+    /// Does what was asked. Whoever asked may have gone; it is done all the same.
+    pub(super) async fn answer(&mut self, ask: Ask, jail: &Jail, served: &mut Served) {
+        if !matches!(ask, Ask::Freeze(_) | Ask::Mapped(_) | Ask::Pause(_)) {
+            self.go_on(jail);
+        }
+        let still = self.still.load(Ordering::Acquire);
+        match ask {
+            Ask::Start(command, stdin, told) => {
+                let stdio = Stdio::Pipes { stdin };
+                let started = timeout(PATIENCE, jail.start_whole(*command, stdio)).await;
+                let started = started.map(|started| started.map_err(AskError::Start));
+                drop(told.send(started.unwrap_or(Err(AskError::Slow))));
+            }
+            Ask::Pause(told) => {
+                let stopped = if still { Ok(()) } else { jail.freeze().await };
+                self.still.store(stopped.is_ok(), Ordering::Release);
+                drop(told.send(stopped.map_err(AskError::Freeze)));
+            }
+            Ask::Resume(told) => drop(told.send(Ok(()))),
+            Ask::Steer(policy, told) => {
+                let steered = timeout(PATIENCE, served.steer(jail, policy)).await;
+                let steered = steered.unwrap_or(Err(SteerError::Slow));
+                drop(told.send(steered.map_err(AskError::Steer)));
+            }
+            Ask::Connect(port, told) => self.connect(port, told, jail.connector()),
+            Ask::Freeze(told) => freeze(told, jail, still).await,
+            Ask::Mapped(told) => drop(told.send(Ok(jail.mapped_files()))),
+        }
     }
-    match ask {
-        Ask::Start(command, stdin, told) => {
-            let stdio = Stdio::Pipes { stdin };
-            let started = timeout(PATIENCE, jail.start_whole(*command, stdio)).await;
-            let started = started.map(|started| started.map_err(AskError::Start));
-            drop(told.send(started.unwrap_or(Err(AskError::Slow))));
+
+    /// Beside everything else: who listens in there may never take a connection.
+    fn connect(
+        &mut self,
+        port: u16,
+        told: oneshot::Sender<Result<TcpStream, AskError>>,
+        connector: Connector,
+    ) {
+        while self.connecting.try_join_next().is_some() {}
+        if self.connecting.len() >= CONNECTING {
+            drop(told.send(Err(AskError::Slow)));
+            return;
         }
-        Ask::Pause(told) => {
-            let stopped = if *paused { Ok(()) } else { jail.freeze().await };
-            *paused = stopped.is_ok();
-            drop(told.send(stopped.map_err(AskError::Freeze)));
-        }
-        Ask::Resume(told) => drop(told.send(Ok(()))),
-        Ask::Steer(policy, told) => {
-            let steered = timeout(PATIENCE, served.steer(jail, policy)).await;
-            let steered = steered.unwrap_or(Err(SteerError::Slow));
-            drop(told.send(steered.map_err(AskError::Steer)));
-        }
-        Ask::Connect(port, told) => {
-            let connected = timeout(PATIENCE, jail.connect(port)).await;
+        self.connecting.spawn(async move {
+            let connected = timeout(PATIENCE, connector.connect(port)).await;
             let connected = connected.map(|stream| stream.map_err(AskError::Connect));
             drop(told.send(connected.unwrap_or(Err(AskError::Slow))));
+        });
+    }
+
+    /// Lets a paused jail go on.
+    pub(super) fn go_on(&self, jail: &Jail) {
+        if self.still.swap(false, Ordering::AcqRel) {
+            go_on(jail);
         }
-        Ask::Freeze(told) => freeze(told, jail, *paused).await,
-        Ask::Mapped(told) => drop(told.send(Ok(jail.mapped_files()))),
-        // Seen to by the owner itself.
-        Ask::Kill => jail.kill(),
     }
 }
 

@@ -17,6 +17,10 @@ pub(crate) enum ExecError {
     Ask(#[from] AskError),
     #[error("too many concurrent executions")]
     TooMany,
+    #[error("as many agents live on this server as it takes (--max-agents): end one")]
+    TooManyAgents,
+    #[error("quota of agents: {0} of the tenant's live at once, paused ones included: end one")]
+    AgentQuota(u64),
     #[error("quota of concurrent jails: the tenant may have {0} at once")]
     Quota(u64),
     #[error(transparent)]

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use ids::{SessionId, TenantId};
 use jail::{Access, Layers};
 use store::JailKind;
-use tokio::sync::mpsc;
 
-use super::ask::Ask;
+use super::ask::Asked;
 use super::held::Held;
 use super::options::Settings;
 use super::owner::Input;
@@ -40,7 +39,7 @@ pub(crate) struct Job {
     /// Taken before, for several jobs at once.
     pub(crate) place: Option<Place>,
     /// Through which others ask the owner; made before, so that they can from the first moment.
-    pub(crate) asks: Option<mpsc::Receiver<Ask>>,
+    pub(crate) asked: Option<Asked>,
 }
 
 impl Job {
@@ -68,7 +67,7 @@ impl Job {
             listed: true,
             held: Held::default(),
             place: None,
-            asks: None,
+            asked: None,
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::ask::{Ask, answer};
+use super::ask::{Ask, Asked};
 use super::capture::{Head, Lines};
 use super::held::Held;
 use super::live::{Live, LiveRows};
@@ -83,7 +83,7 @@ pub(crate) enum Input {
 pub(super) struct Owned {
     pub(super) running: Running,
     pub(super) served: Served,
-    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(super) asked: Asked,
     pub(super) stdin: Option<Input>,
     pub(super) timeout: Duration,
     pub(super) output_limit: usize,
@@ -149,7 +149,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     let Owned {
         running,
         mut served,
-        mut asks,
+        mut asked,
         stdin,
         timeout: timeout_after,
         output_limit,
@@ -176,9 +176,9 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     });
     let mut output_ended = false;
     let (outcome, ended) = {
-        let asked = (&mut served, &mut asks, books.meter.as_ref());
+        let aside = (&mut served, &mut asked, books.meter.as_ref());
         let mut end =
-            std::pin::pin!(end(&mut jail, timeout_after, &mut sink, id, &live, stop, asked));
+            std::pin::pin!(end(&mut jail, timeout_after, &mut sink, id, &live, stop, aside));
         tokio::select! {
             () = output.as_mut() => {
                 output_ended = true;
@@ -197,7 +197,7 @@ pub(super) async fn own(owned: Owned, mut sink: Sink, stop: &CancellationToken) 
     }
     books.close(&mut jail, |last| row(&outcome, &enforced, last, &ended, network.as_ref())).await;
     // Whoever asks from now on, or has asked and waits, hears that it has ended: all of it.
-    drop(asks);
+    drop(asked);
     metrics.jail_ended(outcome.timed_out, outcome.oom_killed, ended != Reason::ByItself);
     if !output_ended && sink.is_stream() {
         // At the client's own pace, as long as it keeps one.
@@ -290,10 +290,10 @@ async fn end(
     id: i64,
     live: &LiveRows,
     stop: &CancellationToken,
-    (served, asks, meter): (&mut Served, &mut mpsc::Receiver<Ask>, Option<&Meter>),
+    (served, asked, meter): (&mut Served, &mut Asked, Option<&Meter>),
 ) -> (Outcome, Reason) {
-    let mut paused = false;
     let mut used_up = std::pin::pin!(Meter::used_up(meter));
+    let killed = asked.kill.clone();
     let mut ticks = interval_at(Instant::now() + SAMPLE, SAMPLE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -302,13 +302,22 @@ async fn end(
             () = sink.gone() => Reason::ClientGone,
             () = stop.cancelled() => Reason::ServerStops,
             why = used_up.as_mut() => Reason::Quota(why),
-            Some(ask) = asks.recv() => match ask {
-                Ask::Kill => Reason::Killed,
-                ask => {
-                    answer(ask, jail, served, &mut paused).await;
+            () = killed.cancelled() => Reason::Killed,
+            Some(ask) = asked.asks.recv() => {
+                // Who takes a snapshot has it; nothing else that the jail may draw out keeps it alive.
+                let whole = matches!(ask, Ask::Freeze(_));
+                let answered = asked.answer(ask, jail, served);
+                if whole {
+                    answered.await;
                     continue;
                 }
-            },
+                tokio::select! {
+                    () = answered => continue,
+                    () = stop.cancelled() => Reason::ServerStops,
+                    why = used_up.as_mut() => Reason::Quota(why),
+                    () = killed.cancelled() => Reason::Killed,
+                }
+            }
             _ = ticks.tick() => {
                 let stats = ResourceStats::from(jail.statistics());
                 live.update(id, |live| live.stats = Some(stats));
@@ -320,10 +329,8 @@ async fn end(
             }
         };
         jail.kill();
-        if paused {
-            // A process that stands still does not die everywhere; one that is killed goes no further.
-            drop(jail.thaw());
-        }
+        // A process that stands still does not die everywhere; one that is killed goes no further.
+        drop(jail.thaw());
         return (jail.wait(limit).await, ended);
     }
 }

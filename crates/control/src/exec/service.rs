@@ -40,6 +40,8 @@ pub(crate) struct Executor(Arc<Inner>);
 struct Inner {
     parts: ExecutorParts,
     places: Places,
+    /// Of those that live in workspaces: they stay, and must not keep commands from running.
+    homes: Places,
     host_ids: HostIds,
     /// Numbers, below zero, of jobs without a row.
     unlisted: AtomicI64,
@@ -67,10 +69,12 @@ pub(crate) struct ExecutorParts {
 impl Executor {
     pub(crate) fn new(parts: ExecutorParts) -> Self {
         let places = Places::new(parts.config.max_concurrent, parts.config.quotas.jails);
+        let homes = Places::new(parts.config.max_agents, parts.config.quotas.agents);
         Self(Arc::new(Inner {
             host_ids: HostIds::new(parts.store.clone(), parts.config.first_host_id),
             parts,
             places,
+            homes,
             unlisted: AtomicI64::new(0),
             live: LiveRows::default(),
             passing: Passing::default(),
@@ -112,6 +116,14 @@ impl Executor {
     /// Takes places for several jobs at once, or none.
     pub(crate) fn reserve(&self, tenant: &TenantId, number: u32) -> Result<Vec<Place>, ExecError> {
         self.0.places.take(tenant, number)
+    }
+
+    /// Takes a place for an agent that lives in a workspace until it is ended.
+    pub(crate) fn reserve_home(&self, tenant: &TenantId) -> Result<Place, ExecError> {
+        self.0.homes.take_one(tenant).map_err(|error| match error {
+            ExecError::Quota(most) => ExecError::AgentQuota(most),
+            _ => ExecError::TooManyAgents,
+        })
     }
 
     /// The host user of a tenant's files; `None` if they are the server's own, which is not root.
@@ -267,11 +279,11 @@ impl Executor {
         (id, meter): (i64, Option<Meter>),
     ) -> Owned {
         let parts = &self.0.parts;
-        let (asker, asks) = if let Some(asks) = job.asks.take() {
-            (None, asks)
+        let (asker, asked) = if let Some(asked) = job.asked.take() {
+            (None, asked)
         } else {
-            let (asker, asks) = Asker::new();
-            (Some(asker), asks)
+            let (asker, asked) = Asker::new();
+            (Some(asker), asked)
         };
         self.0.live.insert(id, asker);
         self.0.total.fetch_add(1, Ordering::Relaxed);
@@ -279,7 +291,7 @@ impl Executor {
         Owned {
             running,
             served,
-            asks,
+            asked,
             stdin: job.stdin,
             timeout: job.settings.limits.timeout,
             output_limit: parts.config.output_limit_bytes,

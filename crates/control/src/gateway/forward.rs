@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::{
-    AUTHORIZATION, CONNECTION, EXPECT, HOST, HeaderMap, HeaderValue, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use axum::http::uri::{PathAndQuery, Scheme};
 use axum::http::{StatusCode, Uri};
@@ -53,6 +54,12 @@ pub(crate) enum ForwardError {
     Http(#[from] hyper::Error),
     #[error("the other side did not answer in time")]
     Slow,
+    #[error(
+        "the workspace's agent hangs: end it with PATCH {{\"state\": \"ended\"}}; what is asked then starts it again"
+    )]
+    Hung,
+    #[error("the other side changed to a protocol that nobody asked for")]
+    Unasked,
     #[error("the other side's TLS could not be trusted")]
     Tls(#[source] std::io::Error),
 }
@@ -171,18 +178,21 @@ impl Forwarder {
             hyper::upgrade::on(&mut request)
         });
         let mut response = send(request).await?;
+        if response.headers().contains_key(TRANSFER_ENCODING) {
+            // Which of the two counts, it has said; the next one shall not be asked again.
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
         // Ours to the client, whatever the other side speaks.
         *response.version_mut() = axum::http::Version::HTTP_11;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let protocol = response.headers().get(UPGRADE).cloned();
             let server = hyper::upgrade::on(&mut response);
-            if let Some(client) = client {
-                let stop = self.0.stop.clone();
-                self.0.tasks.spawn(async move {
-                    stop.run_until_cancelled(relay(client, server)).await;
-                    drop(held);
-                });
-            }
+            let client = client.ok_or(ForwardError::Unasked)?;
+            let stop = self.0.stop.clone();
+            self.0.tasks.spawn(async move {
+                stop.run_until_cancelled(relay(client, server)).await;
+                drop(held);
+            });
             strip_hop_by_hop(response.headers_mut());
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
             response.headers_mut().extend(protocol.map(|protocol| (UPGRADE, protocol)));

@@ -2,8 +2,9 @@
 
 use axum::extract::{Request, State};
 use axum::http::header::{
-    CONTENT_SECURITY_POLICY, COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE,
-    STRICT_TRANSPORT_SECURITY,
+    CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY_REPORT_ONLY, COOKIE, HeaderMap, HeaderName,
+    HeaderValue, PROXY_AUTHENTICATE, PUBLIC_KEY_PINS, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+    WWW_AUTHENTICATE,
 };
 use axum::http::uri::PathAndQuery;
 use axum::response::Response;
@@ -20,12 +21,26 @@ const SANDBOX: HeaderValue =
     HeaderValue::from_static("sandbox allow-scripts allow-forms allow-modals allow-popups");
 
 /// What speaks for a whole origin, which is the API's and not the page's.
-const OF_THE_ORIGIN: [HeaderName; 5] = [
+const OF_THE_ORIGIN: [HeaderName; 18] = [
     SET_COOKIE,
     STRICT_TRANSPORT_SECURITY,
+    CONTENT_SECURITY_POLICY_REPORT_ONLY,
+    PUBLIC_KEY_PINS,
+    // A question for a password in the API's name.
+    WWW_AUTHENTICATE,
+    PROXY_AUTHENTICATE,
+    HeaderName::from_static("accept-ch"),
     HeaderName::from_static("alt-svc"),
     HeaderName::from_static("clear-site-data"),
+    HeaderName::from_static("critical-ch"),
+    HeaderName::from_static("nel"),
+    HeaderName::from_static("origin-agent-cluster"),
+    HeaderName::from_static("report-to"),
+    HeaderName::from_static("reporting-endpoints"),
     HeaderName::from_static("service-worker-allowed"),
+    HeaderName::from_static("speculation-rules"),
+    HeaderName::from_static("supports-loading-mode"),
+    HeaderName::from_static("use-as-dictionary"),
 ];
 
 /// `ANY /v1/workspaces/{id}/ports/{port}`

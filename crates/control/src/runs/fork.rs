@@ -213,8 +213,8 @@ impl Family<'_> {
         settings: Settings,
         place: Option<Place>,
     ) -> Result<(Begun, Arc<Scratch>, Asker), ApiError> {
-        let (asker, asks) = Asker::new();
-        let mut job = Job { asks: Some(asks), ..self.job("parent", settings, place) };
+        let (asker, asked) = Asker::new();
+        let mut job = Job { asked: Some(asked), ..self.job("parent", settings, place) };
         let workspaces = &self.app.workspaces;
         let cloned = self.cloned.as_ref();
         let upper = ground::put_on(workspaces, &mut job, code, cloned, Below::new()).await?;

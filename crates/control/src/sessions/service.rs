@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use phantom::{Provider, Proxy, Scope, ScopeError};
 use secret::{OpenError, PhantomToken, Secret, Vault};
 use store::{Session, Store, StoreError, Token, Whose};
+use tokio::sync::MutexGuard;
 
 use crate::caller::Role;
 use crate::config::BaseUrl;
@@ -60,6 +61,13 @@ pub(crate) struct NewSession {
     pub(crate) scopes: BTreeMap<ServiceId, Vec<String>>,
 }
 
+/// A session that is not kept yet.
+#[derive(Debug)]
+pub(crate) struct Minted {
+    pub(crate) session: Session,
+    pub(crate) tokens: Vec<Token>,
+}
+
 /// A session with its environment opened.
 #[derive(Debug)]
 pub(crate) struct Opened {
@@ -94,13 +102,26 @@ impl Sessions {
         Self { store, vault, proxy, proxy_url, most, admission: Arc::default() }
     }
 
-    /// Mints one token a service.
+    /// Makes a session: one token a service.
     pub(crate) async fn create(
         &self,
         tenant: TenantId,
         role: Role,
         new: NewSession,
     ) -> Result<Opened, SessionError> {
+        let minted = self.mint(tenant, role, new)?;
+        let _admission = self.admission(&minted.session.tenant).await?;
+        self.store.insert_session(&minted.session, &minted.tokens).await?;
+        self.opened(minted)
+    }
+
+    /// Makes one that is not kept yet.
+    pub(crate) fn mint(
+        &self,
+        tenant: TenantId,
+        role: Role,
+        new: NewSession,
+    ) -> Result<Minted, SessionError> {
         check_services(&new.services)?;
         let scopes = check_scopes(&new)?;
         let now = store::now();
@@ -132,16 +153,28 @@ impl Sessions {
             expires_at,
             services: new.services,
         };
-        let _admission = self.admission.lock().await;
-        if let Some(most) = self.most
-            && self.store.usage(&session.tenant).await?.sessions >= most
-        {
-            return Err(SessionError::Quota(most));
+        Ok(Minted { session, tokens })
+    }
+
+    /// The right of a tenant to keep one more, until it is dropped.
+    pub(crate) async fn admission(
+        &self,
+        tenant: &TenantId,
+    ) -> Result<MutexGuard<'_, ()>, SessionError> {
+        let admission = self.admission.lock().await;
+        match self.most {
+            Some(most) if self.store.usage(tenant).await?.sessions >= most => {
+                Err(SessionError::Quota(most))
+            }
+            _ => Ok(admission),
         }
-        self.store.insert_session(&session, &tokens).await?;
-        // Checked above: what was parsed once parses again.
-        drop(self.proxy.book().admit(tokens));
-        self.open(session)
+    }
+
+    /// Puts one that is kept in force.
+    pub(crate) fn opened(&self, minted: Minted) -> Result<Opened, SessionError> {
+        // Checked when it was minted: what was parsed once parses again.
+        drop(self.proxy.book().admit(minted.tokens));
+        self.open(minted.session)
     }
 
     pub(crate) async fn list(&self, whose: Whose<'_>) -> Result<Vec<Opened>, SessionError> {

@@ -25,6 +25,10 @@ pub(crate) enum WorkspaceError {
     #[error("another exec is in flight against this workspace")]
     Busy,
     #[error(
+        "an agent lives in this workspace: end it first, with PATCH {{\"state\": \"ended\"}} of its agent, or DELETE"
+    )]
+    Inhabited,
+    #[error(
         "memory_mb: an agent runs in this workspace, and the command joins its jail, whose memory they share: leave it out"
     )]
     GuestLimit,
@@ -105,7 +109,7 @@ impl From<WorkspaceError> for ApiError {
             E::Clone(error) => error.into(),
             E::Exec(error) => error.into(),
             E::Missing(_) | E::NoSnapshot(_) => Self::new(Kind::NotFound, error),
-            E::Busy | E::Unmergeable | E::DomainTaken(_) | E::GuestSession => {
+            E::Busy | E::Inhabited | E::Unmergeable | E::DomainTaken(_) | E::GuestSession => {
                 Self::new(Kind::Conflict, error)
             }
             E::GuestLimit

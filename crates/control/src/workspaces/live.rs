@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex as StdMutex, MutexGuard, PoisonError};
 use ids::WorkspaceId;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, oneshot};
 
+use super::error::WorkspaceError;
 use crate::exec::{Asker, Resident};
 
 /// All workspaces that somebody is busy with. Cheap to clone.
@@ -94,6 +95,15 @@ impl Live {
 impl Turn {
     pub(super) fn running(&self) -> Option<Asker> {
         lock(&self.desk.running).as_ref().map(|running| running.asker.clone())
+    }
+
+    /// An error if something runs: what.
+    pub(super) fn must_be_free(&self) -> Result<(), WorkspaceError> {
+        match lock(&self.desk.running).as_ref() {
+            None => Ok(()),
+            Some(Running { resident: Some(_), .. }) => Err(WorkspaceError::Inhabited),
+            Some(Running { resident: None, .. }) => Err(WorkspaceError::Busy),
+        }
     }
 
     /// Who lives there and lets guests in, if nobody else is one.

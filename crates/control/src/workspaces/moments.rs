@@ -150,9 +150,7 @@ impl Workspaces {
         let this = self.clone();
         self.whole(async move {
             let (workspace, turn) = this.in_turn(&workspace.id).await?;
-            if turn.running().is_some() {
-                return Err(WorkspaceError::Busy);
-            }
+            turn.must_be_free()?;
             let left = workspace.upper.clone();
             let restored = Workspace {
                 base: Some(found.layer),

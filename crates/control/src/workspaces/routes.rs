@@ -9,6 +9,7 @@ use ids::TenantId;
 use serde::Deserialize;
 use store::{JailKind, Page, Whose, Workspace};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 use utoipa::IntoParams;
 
 use super::domains;
@@ -18,11 +19,11 @@ use super::wire::{
     CreateWorkspace, CreateWorkspaceBody, Fork, ForkWorkspace, Forked, FromSnapshot,
     PatchWorkspace, RestoreWorkspace, TakeSnapshot, WorkspaceExec, WorkspaceList, WorkspaceView,
 };
-use crate::agents;
+use crate::agents::{self, AgentStarted, StartAgent};
 use crate::app::App;
 use crate::caller::{Caller, ForTenant};
 use crate::edge::internal;
-use crate::exec::{Cut, Event, ExecOptions, ExecResult, Input};
+use crate::exec::{Cut, Event, ExecError, ExecOptions, ExecResult, Input};
 use crate::git::GitSpec;
 use crate::jails::{DEFAULT_LIMIT, MOST_ROWS, capped};
 use crate::openapi::ErrorBody;
@@ -210,39 +211,79 @@ pub(crate) async fn fork(
 ) -> Result<(StatusCode, axum::Json<Forked>), ApiError> {
     check_label(body.label.as_deref())?;
     let whose = caller.sees(None)?;
-    let agent = match body.agent {
-        None => None,
-        Some(asked) => {
-            let workspace = app.workspaces.get(whose, &id).await?;
-            Some(asked.over(app.agents.settings(&workspace.id).await?.unwrap_or_default())?)
-        }
+    let Some(asked) = body.agent else {
+        let family = app.workspaces.fork(whose, &id, body.count, body.label.as_deref()).await?;
+        let agents = family.forks.iter().map(|_| None).collect();
+        let forked = forked(&app, &caller, family, agents);
+        return Ok((StatusCode::CREATED, axum::Json(forked)));
     };
-    let family = app.workspaces.fork(whose, &id, body.count, body.label.as_deref()).await?;
-    let Family { parent, forks, snapshot, freeze } = family;
-    let begun = forks.iter().map(|fork| async {
-        let Some(agent) = agent.clone() else { return Ok(None) };
-        agents::begin(&app, &caller, &headers, fork.clone(), agent).await.map(Some)
+    let workspace = app.workspaces.get(whose, &id).await?;
+    let agent = asked.over(app.agents.settings(&workspace.id).await?.unwrap_or_default())?;
+    // To its end, whoever hangs up; and of what nobody hears of, nothing stays: its tokens would be lost.
+    let (told, hear) = oneshot::channel();
+    let (this, whom) = (app.clone(), caller.clone());
+    app.executor.tasks().spawn(async move {
+        let number = (body.count, body.label);
+        let done = fork_inhabited(&this, &whom, &headers, &workspace, agent, number).await;
+        if let Err(Ok((family, _))) = told.send(done) {
+            undo(&this, &family).await;
+        }
     });
+    let (family, agents) = hear.await.map_err(|_| ApiError::from(ExecError::Stopped))??;
+    Ok((StatusCode::CREATED, axum::Json(forked(&app, &caller, family, agents))))
+}
+
+/// Forks with an agent each: all of what was asked for, or nothing.
+async fn fork_inhabited(
+    app: &App,
+    caller: &Caller,
+    headers: &HeaderMap,
+    workspace: &Workspace,
+    agent: StartAgent,
+    (count, label): (u64, Option<String>),
+) -> Result<(Family, Vec<Option<AgentStarted>>), ApiError> {
+    let whose = caller.sees(None)?;
+    let family = app.workspaces.fork(whose, workspace.id.as_str(), count, label.as_deref()).await?;
+    let begun = family
+        .forks
+        .iter()
+        .map(|fork| agents::begin(app, caller, headers, fork.clone(), agent.clone()));
     let begun: Result<Vec<_>, ApiError> = join_all(begun).await.into_iter().collect();
-    let begun = match begun {
-        Ok(begun) => begun,
+    match begun {
+        Ok(begun) => Ok((family, begun.into_iter().map(Some).collect())),
         Err(error) => {
-            // All of what was asked for, or nothing.
-            for fork in &forks {
-                app.agents.end_if_any(&fork.id).await?;
-                app.workspaces.delete(Whose::Everyone, fork.id.as_str()).await?;
-            }
-            return Err(error);
+            undo(app, &family).await;
+            Err(error)
         }
-    };
-    let shown = |(workspace, agent)| Fork { workspace: view(&app, &caller, workspace), agent };
-    let forked = Forked {
-        parent: view(&app, &caller, parent),
-        forks: forks.into_iter().zip(begun).map(shown).collect(),
+    }
+}
+
+/// Takes back what a fork has made. What does not go is told, and does not keep the rest.
+async fn undo(app: &App, family: &Family) {
+    let tell = |error: ApiError| tracing::error!(error = %error.detail(), "a fork was not undone");
+    for fork in &family.forks {
+        if let Err(error) = app.agents.end_if_any(&fork.id).await {
+            tell(error.into());
+        }
+        if let Err(error) = app.workspaces.delete(Whose::Everyone, fork.id.as_str()).await {
+            tell(error.into());
+        }
+    }
+    if let Err(error) = app.store.delete_snapshot(Whose::Everyone, &family.snapshot.id).await {
+        tell(internal(error));
+    }
+    app.workspaces.collect_later();
+}
+
+fn forked(app: &App, caller: &Caller, family: Family, agents: Vec<Option<AgentStarted>>) -> Forked {
+    let Family { parent, forks, snapshot, freeze } = family;
+    let shown = |(workspace, agent)| Fork { workspace: view(app, caller, workspace), agent };
+    Forked {
+        parent: view(app, caller, parent),
+        forks: forks.into_iter().zip(agents).map(shown).collect(),
         snapshot_id: snapshot.id.into(),
         freeze_ms: freeze.map(|freeze| freeze.as_secs_f64() * 1000.0),
-    };
-    Ok((StatusCode::CREATED, axum::Json(forked)))
+    }
 }
 
 /// `POST /v1/workspaces/from-snapshot`

@@ -255,7 +255,7 @@ impl Workspaces {
     async fn delete_now(&self, id: &WorkspaceId) -> Result<(), WorkspaceError> {
         let turn = self.0.live.turn(id).await;
         if let Some(running) = turn.running() {
-            running.kill().await;
+            running.kill();
             turn.idle().await;
         }
         let workspace = self.get(Whose::Everyone, id.as_str()).await?;
@@ -409,8 +409,12 @@ impl Workspaces {
         let layers =
             jail::Layers { home: new.home, ..self.0.layers.overlay(&chain, &workspace.upper) };
         held.keep(chain);
-        let place = self.0.executor.reserve(&workspace.tenant, 1)?.pop();
-        let (asker, asks) = Asker::new();
+        let place = if new.home {
+            Some(self.0.executor.reserve_home(&workspace.tenant)?)
+        } else {
+            self.0.executor.reserve(&workspace.tenant, 1)?.pop()
+        };
+        let (asker, asked) = Asker::new();
         let (busy, ended) = turn.begin(asker);
         held.keep(busy);
         self.0.store.touch_workspace(&workspace.id, Timestamp::now()).await?;
@@ -425,7 +429,7 @@ impl Workspaces {
             ground: Ground::Layered { layers, workspace: Access::ReadWrite },
             held,
             place,
-            asks: Some(asks),
+            asked: Some(asked),
             directories: new.directories,
             ..Job::new(workspace.tenant, new.kind, label, program, settings)
         })

@@ -5,6 +5,7 @@ mod crash;
 mod forks;
 mod gateway;
 mod git;
+mod hostile_agents;
 mod life;
 mod pause;
 mod quotas;

@@ -2,104 +2,12 @@
 
 use std::time::Duration;
 
-use e2e::house::{As, CANARY, House, answer, eventually, id};
+use e2e::house::{As, CANARY, House, eventually, id};
+use e2e::inhabitant::{ACME, Agent, patch, processes, state};
 use e2e::leftovers;
-use reqwest::{Method, RequestBuilder};
+use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-
-const ACME: As<'_> = As("acme-key");
-
-/// An agent, and the token that opens it.
-struct Agent {
-    url: String,
-    token: String,
-    session: Value,
-}
-
-impl Agent {
-    fn of(started: &Value) -> Self {
-        let text = |name: &str| started[name].as_str().unwrap_or_else(|| panic!("{started}"));
-        Self {
-            url: text("url").to_owned(),
-            token: text("token").to_owned(),
-            session: started["session_id"].clone(),
-        }
-    }
-
-    async fn start(house: &House, workspace: &Value, body: Value) -> Self {
-        let path = format!("/v1/workspaces/{}/agent", id(workspace));
-        let (status, started) = house.post(ACME, &path, body).await;
-        assert_eq!(status, 201, "{started}");
-        Self::of(&started)
-    }
-
-    fn request(&self, house: &House, method: Method, path: &str) -> RequestBuilder {
-        house.client.request(method, format!("{}{path}", self.url)).bearer_auth(&self.token)
-    }
-
-    async fn get(&self, house: &House, path: &str) -> (u16, Value) {
-        answer(self.request(house, Method::GET, path).send().await.unwrap()).await
-    }
-
-    async fn post(&self, house: &House, path: &str, body: Value) -> (u16, Value) {
-        answer(self.request(house, Method::POST, path).json(&body).send().await.unwrap()).await
-    }
-
-    async fn sh(&self, house: &House, script: &str) -> String {
-        let body = json!({ "command": "sh", "args": ["-c", script] });
-        let (status, result) = self.post(house, "/v1/processes/run", body).await;
-        assert_eq!(status, 200, "{result}");
-        result["stdout"].as_str().unwrap().to_owned()
-    }
-
-    /// Asks the built-in coding agent.
-    async fn rpc(&self, house: &House, method: &str, params: Value) -> Value {
-        let body = json!({ "jsonrpc": "2.0", "id": method, "method": method, "params": params });
-        let (status, said) = self.post(house, "/v1/acp/conversation?agent=mock", body).await;
-        assert_eq!(status, 200, "{method}: {said}");
-        said["result"].clone()
-    }
-
-    /// Begins a conversation; gives its name.
-    async fn converse(&self, house: &House) -> String {
-        self.rpc(house, "initialize", json!({ "protocolVersion": 1 })).await;
-        let params = json!({ "cwd": "/workspace", "mcpServers": [] });
-        let made = self.rpc(house, "session/new", params).await;
-        made["sessionId"].as_str().unwrap().to_owned()
-    }
-
-    async fn prompt(&self, house: &House, session: &str, text: &str) -> Value {
-        let prompt = json!([{ "type": "text", "text": text }]);
-        self.rpc(house, "session/prompt", json!({ "sessionId": session, "prompt": prompt })).await
-    }
-
-    /// What was said in a conversation, as far as it is on record.
-    async fn said(&self, house: &House, session: &str) -> String {
-        let path = format!("/v1/sessions/{session}/events?perPage=500");
-        self.get(house, &path).await.1.to_string()
-    }
-}
-
-async fn state(house: &House, workspace: &Value) -> Value {
-    house.get(ACME, &format!("/v1/workspaces/{}/agent", id(workspace))).await.1
-}
-
-async fn patch(house: &House, workspace: &Value, state: &str) -> (u16, Value) {
-    let path = format!("/v1/workspaces/{}/agent", id(workspace));
-    let request = house.request(ACME, Method::PATCH, &path).json(&json!({ "state": state }));
-    answer(request.send().await.unwrap()).await
-}
-
-/// Processes below the server whose command line holds a text.
-fn processes(house: &House, text: &str) -> Vec<Pid> {
-    let found = leftovers::descendants(house.pid());
-    let found = found.into_iter().filter(|pid| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).replace('\0', " ").contains(text)
-    });
-    found.filter_map(|pid| Pid::from_raw(pid.cast_signed())).collect()
-}
 
 #[tokio::test]
 async fn an_agent_lives_in_the_jail_with_phantom_tokens_and_commands_join_it() {
