@@ -38,9 +38,12 @@ class AgentjailError(Exception):
         self.body = body
         self.request_id = request_id
         said = body.get("error") if isinstance(body, dict) else None
-        super().__init__(f"agentjail {status}: {said or reason or 'request failed'}")
+        text = said if isinstance(said, str) and said else reason or "request failed"
+        super().__init__(f"agentjail {status}: {text}")
 
     @property
     def code(self) -> AgentjailErrorCode:
         """The status as a word."""
-        return _CODES.get(self.status, "SERVER_ERROR" if self.status >= 500 else "UNKNOWN")
+        if self.status >= 500:
+            return _CODES.get(self.status, "SERVER_ERROR")
+        return _CODES.get(self.status, "BAD_REQUEST" if self.status >= 400 else "UNKNOWN")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, TypedDict, cast
 
 import httpx
 
@@ -209,7 +209,7 @@ class WorkspaceAgents(_Resource):
         memory_mb: int | None = None,
         max_pids: int | None = None,
         cpu_percent: int | None = None,
-        env: Sequence[tuple[str, str]] | None = None,
+        env: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
     ) -> AgentStarted:
         """Starts it, with a session of ``services`` whose phantom tokens are all that it holds."""
         body = given(
@@ -221,12 +221,16 @@ class WorkspaceAgents(_Resource):
             memory_mb=memory_mb,
             max_pids=max_pids,
             cpu_percent=cpu_percent,
-            env=env,
+            env=_pairs(env),
         )
         return cast(AgentStarted, self._http.request("POST", path("/v1/workspaces/{}/agent", id), body=body))
 
     def get(self, id: str) -> AgentView:  # noqa: A002
         return cast(AgentView, self._http.request("GET", path("/v1/workspaces/{}/agent", id)))
+
+    def set(self, id: str, state: Literal["running", "paused", "ended"]) -> AgentView:  # noqa: A002
+        """Lets it run, stand still (with a snapshot; whatever is asked of it wakes it) or end, and keeps its token."""
+        return cast(AgentView, self._http.request("PATCH", path("/v1/workspaces/{}/agent", id), body={"state": state}))
 
     def delete(self, id: str) -> None:  # noqa: A002
         """Ends it; the workspace stays."""
@@ -239,6 +243,22 @@ class Workspaces(_Resource):
     def __init__(self, http: Http) -> None:
         super().__init__(http)
         self.agent = WorkspaceAgents(http)
+        self.get_agent, self.set_agent, self.delete_agent = self.agent.get, self.agent.set, self.agent.delete
+
+    def preview(
+        self,
+        id: str,  # noqa: A002
+        port: int,
+        target: str = "/",
+        *,
+        method: str = "GET",
+        content: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """What a server on a port of the workspace's jail answers, whatever its status."""
+        below = target if target.startswith("/") else f"/{target}"
+        at = path("/v1/workspaces/{}/ports/{}", id, port)
+        return self._http.raw(method, f"{at}{below}", content=content, headers=headers)
 
     def create(
         self,
@@ -287,7 +307,7 @@ class Workspaces(_Resource):
         args: Sequence[str] | None = None,
         timeout_secs: int | None = None,
         memory_mb: int | None = None,
-        env: Sequence[tuple[str, str]] | None = None,
+        env: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
         session_id: str | None = None,
         stdin: str | None = None,
     ) -> ExecResult:
@@ -302,7 +322,7 @@ class Workspaces(_Resource):
         args: Sequence[str] | None = None,
         timeout_secs: int | None = None,
         memory_mb: int | None = None,
-        env: Sequence[tuple[str, str]] | None = None,
+        env: Mapping[str, str] | Sequence[tuple[str, str]] | None = None,
         session_id: str | None = None,
         stdin: str | None = None,
     ) -> Iterator[StreamEvent]:
@@ -501,7 +521,7 @@ def _exec_body(
     args: Sequence[str] | None,
     timeout_secs: int | None,
     memory_mb: int | None,
-    env: Sequence[tuple[str, str]] | None,
+    env: Mapping[str, str] | Sequence[tuple[str, str]] | None,
     session_id: str | None,
     stdin: str | None,
 ) -> dict[str, Any]:
@@ -510,10 +530,19 @@ def _exec_body(
         args=list(args) if args is not None else None,
         timeout_secs=timeout_secs,
         memory_mb=memory_mb,
-        env=[list(pair) for pair in env] if env is not None else None,
+        env=_pairs(env),
         session_id=session_id,
         stdin=stdin,
     )
+
+
+def _pairs(env: Mapping[str, str] | Sequence[tuple[str, str]] | None) -> list[list[str]] | None:
+    if env is None:
+        return None
+    pairs = [list(pair) for pair in (env.items() if isinstance(env, Mapping) else env) if not isinstance(pair, str)]
+    if len(pairs) != len(env) or any(len(pair) != 2 for pair in pairs):
+        raise TypeError("env: a mapping, or pairs of name and value, are expected")
+    return pairs
 
 
 def _pages(size: int, fetch: Callable[[int, int], Any]) -> Iterator[Any]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import httpx
 
+from agentjail._lines import Lines
+
 #: A longer event is no event of a server of ours.
 _LONGEST = 64 << 20
 
@@ -23,8 +25,8 @@ class Event:
 async def events_of(response: httpx.Response) -> AsyncIterator[Event]:
     """The events of a stream, to its end; one that is cut off in the middle is none."""
     event, data = Event(), list[str]()
-    size = 0
-    async for line in response.aiter_lines():
+    size, lines = 0, Lines()
+    async for line in _lines_of(response, lines):
         if not line:
             if data:
                 event.data = "\n".join(data)
@@ -44,3 +46,11 @@ async def events_of(response: httpx.Response) -> AsyncIterator[Event]:
             event.name = value
         elif field == "id":
             event.id = value
+
+
+async def _lines_of(response: httpx.Response, lines: Lines) -> AsyncIterator[str]:
+    async for piece in response.aiter_bytes():
+        for line in lines.feed(piece):
+            yield line
+        if lines.waiting > _LONGEST:
+            raise httpx.RemoteProtocolError("an event is too long")

@@ -10,7 +10,6 @@ import inspect
 import json
 import logging
 import uuid
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypedDict
 from urllib.parse import quote
@@ -37,11 +36,12 @@ CloseHandler = Callable[[], Any]
 _FIRST_DELAY = 0.5
 _LONGEST_DELAY = 15.0
 
-#: Answers that are remembered, so that one that comes twice is heard once.
-_REMEMBERED = 2048
-
-#: How long an answer waits for its copy on the stream, which comes after all that was said before it.
+#: How long an answer waits for its copy on the stream, which comes after all that was said before it, while nothing at
+#: all comes.
 _STREAM_LAG = 5.0
+
+#: How long what was asked may go on when its answer is there by the stream.
+_LATE_POST = 1.0
 
 _CLOSING = 5.0
 
@@ -200,13 +200,23 @@ class AcpHttpClient:
         #: Set when something is asked: then a stream that broke off is not left for long.
         self._wanted = asyncio.Event()
         self._last_event: str | None = None
+        #: Whether there is a stream at the moment, how much was heard on it, and whether a handler has it now.
+        self._connected = False
+        self._heard = 0
+        self._handling = False
         self._pending: dict[str, asyncio.Future[Envelope]] = {}
-        #: Requests whose answers are awaited on the stream, too.
+        #: Requests whose answers are awaited on the stream, too: also those that nobody waits for any more.
         self._echoes: dict[str, asyncio.Event] = {}
-        self._answered: OrderedDict[str, None] = OrderedDict()
+        #: Turns that were left before they were over, by session: what is still said is not the next one's.
+        self._left: dict[str, list[asyncio.Event]] = {}
+        #: Which sessions are this client's, where several speak to one agent.
+        self.owns: Callable[[str], bool] | None = None
+        #: Whether every answer waits for its copy, as when a stream begins with what was said before.
+        self.catches_up = False
         self._asked: dict[str, PermissionRequest] = {}
-        self._questions: set[asyncio.Task[None]] = set()
+        self._questions: dict[str, asyncio.Task[None]] = {}
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AcpHttpClient:
         await self.connect()
@@ -225,10 +235,15 @@ class AcpHttpClient:
 
     async def disconnect(self, *, end: bool = True) -> None:
         """Stops listening, and ends the agent's process unless ``end`` is false."""
-        if self._closed:
-            return
-        self._closed = True
-        tasks = [task for task in (self._stream, *self._questions) if task is not None]
+        if self._closing is None:
+            self._closed = True
+            # To its end, also if whoever asked for it waits no longer; a handler of ours may be who asked.
+            self._closing = asyncio.create_task(self._close(end, asyncio.current_task()))
+        await asyncio.shield(self._closing)
+
+    async def _close(self, end: bool, asker: asyncio.Task[Any] | None) -> None:
+        all_tasks = (self._stream, *self._questions.values())
+        tasks = [task for task in all_tasks if task is not None and task is not asker]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -242,6 +257,8 @@ class AcpHttpClient:
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(AcpHttpError(0, {"title": "the connection was closed"}))
+                # Whoever never looks is not told twice.
+                future.exception()
         self._pending.clear()
         if self.on_close is not None:
             await _called(self.on_close)
@@ -290,7 +307,15 @@ class AcpHttpClient:
 
     async def cancel(self, request: CancelNotification | Mapping[str, Any]) -> None:
         """``session/cancel``: ends what the agent does at the moment."""
-        await self.notify("session/cancel", {"sessionId": dict(request).get("sessionId")})
+        session = dict(request).get("sessionId")
+        await self.notify("session/cancel", {"sessionId": session})
+        # A question of a turn that is over is answered so, as the protocol has it.
+        for number, asked in list(self._asked.items()):
+            if session in (None, asked["sessionId"]):
+                self._asked.pop(number, None)
+                if (question := self._questions.get(number)) is not None and question is not asyncio.current_task():
+                    question.cancel()
+                await self._answer_quietly(asked["id"], {"outcome": {"outcome": "cancelled"}})
 
     async def set_session_mode(self, request: SetSessionModeRequest | Mapping[str, Any]) -> dict[str, Any]:
         """``session/set_mode``"""
@@ -347,24 +372,76 @@ class AcpHttpClient:
         envelope: Envelope = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         future: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
         echo = asyncio.Event()
+        session = str((params or {}).get("sessionId", "")) if isinstance(params, Mapping) else ""
+        whole = method in ("session/prompt", "session/load") or self.catches_up
+        if method == "session/prompt":
+            for left in self._left.pop(session, []):
+                await self._until_heard(left, must=False)
         self._pending[number], self._echoes[number] = future, echo
         self._wanted.set()
         try:
-            answer = await self._post(envelope)
+            answer = await self._answer(envelope, future)
             self._wanted.set()
-            if answer is None:
-                answer = await future
-            elif method == "session/prompt" and self._stream is not None:
+            if whole:
                 # Also where the stream broke off meanwhile: it goes on where it was.
-                await _in_time(echo.wait(), _STREAM_LAG)
+                await self._until_heard(echo, must=True)
+        except asyncio.CancelledError:
+            if method == "session/prompt" and not echo.is_set():
+                self._left.setdefault(session, []).append(echo)
+            raise
         finally:
             self._pending.pop(number, None)
-            self._echoes.pop(number, None)
-            self._remember(number)
+            if echo not in self._left.get(session, []):
+                self._echoes.pop(number, None)
         if (error := answer.get("error")) is not None:
             raise AcpRpcError(error.get("code", -32603), error.get("message", "unknown"), error.get("data"))
         result = answer.get("result")
         return result if isinstance(result, dict) else {} if result is None else {"result": result}
+
+    async def _answer(self, envelope: Envelope, future: asyncio.Future[Envelope]) -> Envelope:
+        """The answer, by whichever way it comes: to what was sent, or on the stream."""
+        post = asyncio.create_task(self._post(envelope))
+        try:
+            both: set[asyncio.Future[Any]] = {post, future}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            if future.done():
+                await _in_time(asyncio.shield(post), _LATE_POST)
+                return future.result()
+            try:
+                answer = post.result()
+            except AcpHttpError as error:
+                if error.status != 0 or isinstance(_root(error), httpx.ConnectError):
+                    raise
+                # It was sent, and its answer was lost on the way: the turn goes on all the same.
+                return await self._from_stream(future, error)
+            return answer if answer is not None else await future
+        finally:
+            if not post.done():
+                post.cancel()
+            post.add_done_callback(_looked_at)
+
+    async def _from_stream(self, future: asyncio.Future[Envelope], lost: AcpHttpError) -> Envelope:
+        """An answer that can only come on the stream: for as long as there is one, or soon is again."""
+        while not future.done():
+            await asyncio.wait({future}, timeout=_STREAM_LAG)
+            if not future.done() and not self._connected:
+                raise lost
+        return future.result()
+
+    async def _until_heard(self, echo: asyncio.Event, *, must: bool) -> None:
+        """Until all was heard that was said before an answer, however long handlers take for it. It is an error
+        (``must``) if the stream is gone; one that is there and has nothing to say is of a server that says answers once."""
+        if self._stream is None or asyncio.current_task() is self._stream:
+            # Whoever asks from within a handler cannot hear more.
+            return
+        while not echo.is_set():
+            heard = self._heard
+            await _in_time(echo.wait(), _STREAM_LAG)
+            if echo.is_set() or self._handling or self._heard != heard:
+                continue
+            if self._connected or not must:
+                return
+            raise AcpHttpError(0, {"title": "the stream broke off before all that was said had come"})
 
     async def notify(self, method: str, params: Any = None) -> None:
         """Sends something that is not answered."""
@@ -396,11 +473,6 @@ class AcpHttpClient:
         if self._closed:
             raise RuntimeError("the ACP client is closed")
 
-    def _remember(self, number: str) -> None:
-        self._answered[number] = None
-        while len(self._answered) > _REMEMBERED:
-            self._answered.popitem(last=False)
-
     # The stream
 
     async def _listen(self) -> None:
@@ -412,12 +484,18 @@ class AcpHttpClient:
                     headers["last-event-id"] = self._last_event
                 limits = httpx.Timeout(30.0, read=None)
                 async with self._http.stream("GET", self._path, headers=headers, timeout=limits) as response:
+                    self._connected = True
                     async for event in events_of(response):
                         delay = _FIRST_DELAY
+                        self._heard += 1
                         if event.id is not None:
                             self._last_event = event.id
                         if event.name == "message":
+                            self._handling = True
                             await self._hear(event.data)
+                            self._handling = False
+                        if self._closed:
+                            return
             except asyncio.CancelledError:
                 raise
             except SandboxAgentError as error:
@@ -426,6 +504,10 @@ class AcpHttpClient:
                     await self._failed(error)
             except Exception as error:
                 await self._failed(error)
+            finally:
+                self._connected = self._handling = False
+            if self._closed:
+                return
             self._wanted.clear()
             await _in_time(self._wanted.wait(), delay)
             delay = min(delay * 2, _LONGEST_DELAY)
@@ -444,24 +526,24 @@ class AcpHttpClient:
         if not isinstance(envelope, dict):
             return
         number = envelope.get("id")
-        if "method" not in envelope:
-            self._hear_answer(str(number), envelope)
-            return
         if self.on_envelope is not None:
             await _called(self.on_envelope, "inbound", envelope)
-        if envelope["method"] == "session/request_permission" and number is not None:
-            question = asyncio.create_task(self._ask(envelope))
-            self._questions.add(question)
-            question.add_done_callback(self._questions.discard)
+        if "method" not in envelope:
+            self._hear_answer(str(number), envelope)
         elif number is not None:
-            question = asyncio.create_task(self._refuse(envelope))
-            self._questions.add(question)
-            question.add_done_callback(self._questions.discard)
+            session = str((envelope.get("params") or {}).get("sessionId", ""))
+            if self.owns is not None and not self.owns(session):
+                # Another client's to answer.
+                return
+            asks = envelope["method"] == "session/request_permission"
+            question = asyncio.create_task(self._ask(envelope) if asks else self._refuse(envelope))
+            self._questions[str(number)] = question
+            question.add_done_callback(lambda _: self._questions.pop(str(number), None))
         elif self.on_message is not None:
             await _called(self.on_message, envelope)
 
     def _hear_answer(self, number: str, envelope: Envelope) -> None:
-        if (echo := self._echoes.get(number)) is not None:
+        if (echo := self._echoes.pop(number, None)) is not None:
             echo.set()
         future = self._pending.get(number)
         if future is not None and not future.done():
@@ -482,8 +564,8 @@ class AcpHttpClient:
         else:
             try:
                 reply = await _awaited(self.on_permission_request(asked))
-                if reply is None:
-                    # Whoever was asked answers later.
+                if reply is None or self._closed:
+                    # Whoever was asked answers later, or not at all.
                     return
                 outcome = answer_of(reply, asked)
             except asyncio.CancelledError:
@@ -491,7 +573,7 @@ class AcpHttpClient:
             except Exception:
                 log.exception("a permission handler failed; what it was asked for is denied")
                 outcome = denied(asked)
-        if self._asked.pop(str(envelope["id"]), None) is not None:
+        if self._asked.pop(str(envelope["id"]), None) is not None and not self._closed:
             await self._answer_quietly(envelope["id"], {"outcome": outcome})
 
     async def _refuse(self, envelope: Envelope) -> None:
@@ -533,6 +615,17 @@ async def _called(handler: Callable[..., Any], *values: Any) -> None:
         raise
     except Exception:
         log.exception("a handler failed")
+
+
+def _looked_at(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def _root(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 async def _awaited(value: Any) -> Any:

@@ -26,16 +26,21 @@ def checked_env(env: Mapping[str, Any] | None) -> dict[str, str]:
     for name, value in (env or {}).items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"workspace_env[{name!r}]: text is expected, not {type(value).__name__}")
-        if not name or "=" in name or "\0" in name + value:
-            raise ValueError(f"workspace_env[{name!r}]: a name is not empty and holds neither `=` nor NUL")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
+            raise ValueError(f"workspace_env[{name!r}]: a name is letters, digits and `_`, and a value holds no NUL")
     return dict(env or {})
 
 
 def env_file(env: Mapping[str, str]) -> str:
-    """``NAME="value"``, a line each."""
+    """``NAME="value"``, a line each; in single quotes what shells and readers of such files would not leave as it is."""
+    return "".join(f"{name}={_quoted(value)}\n" for name, value in env.items())
+
+
+def _quoted(value: str) -> str:
+    if any(letter in value for letter in '$`"\\') and not any(letter in value for letter in "'\n\r"):
+        return f"'{value}'"
     escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "$": "\\$", "`": "\\`"}
-    lines = [f'{name}="{"".join(escapes.get(letter, letter) for letter in value)}"' for name, value in env.items()]
-    return "".join(f"{line}\n" for line in lines)
+    return f'"{"".join(escapes.get(letter, letter) for letter in value)}"'
 
 
 def merged_env_file(given: str | None, env: Mapping[str, str]) -> str:
@@ -82,8 +87,9 @@ async def _run(agent: SandboxAgent, directory: str, name: str, text: str, env: M
     own = text.env if isinstance(text, Script) else {}
     result = await agent.run_process(
         {
-            "command": "sh",
-            "args": [f"{directory}/{name}"],
+            # One that says who reads it is run by that.
+            "command": f"{directory}/{name}" if text.startswith("#!") else "sh",
+            "args": [] if text.startswith("#!") else [f"{directory}/{name}"],
             "cwd": directory,
             "env": {**env, **own},
             "timeoutMs": _SCRIPT_SECONDS * 1000,

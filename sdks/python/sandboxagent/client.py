@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
 import tarfile
 import tempfile
@@ -36,7 +37,7 @@ from .exceptions import (
 )
 from .http import API_PREFIX, FS_PATH, HttpTransport
 from .inspector import build_inspector_url
-from .persistence import InMemorySessionPersistDriver, SessionPersistDriver, build_replay_text
+from .persistence import REPLAY_HEAD, InMemorySessionPersistDriver, SessionPersistDriver, build_replay_text
 from .providers.local import LocalProvider, LocalProviderOptions
 from .providers.types import SandboxProvider
 from .session import Session
@@ -62,6 +63,8 @@ __all__ = [
 
 T = TypeVar("T")
 
+log = logging.getLogger("sandboxagent.client")
+
 DEFAULT_BASE_URL = "http://sandbox-agent"
 DEFAULT_WORKSPACE = "/workspace"
 HEALTH_WAIT_MIN_DELAY = 0.5
@@ -76,6 +79,10 @@ _DEFAULT_RUN = 30.0
 
 _INSTALL = 900.0
 _CHUNK = 1 << 20
+_INPUT = 32 << 10
+
+#: Envelopes of a session that begins, until it is on record.
+_EARLY = 10_000
 
 Progress = Callable[[int], Any]
 
@@ -103,9 +110,10 @@ class SandboxAgent:
         self._token = token
         self._headers = dict(headers or {})
         self._http = HttpTransport(self._base_url, token=token, headers=headers)
-        self.persist: SessionPersistDriver = persist or InMemorySessionPersistDriver()
+        self.persist: SessionPersistDriver = InMemorySessionPersistDriver() if persist is None else persist
         self._replay = (replay_max_events, replay_max_chars)
-        self._disposed = False
+        self._disposing: asyncio.Task[None] | None = None
+        self._resuming: dict[str, asyncio.Lock] = {}
         self._event_listeners: dict[str, set[Callable[[dict[str, Any]], Any]]] = {}
         self._sessions: dict[str, Session] = {}
         self._indices: dict[str, int] = {}
@@ -128,9 +136,12 @@ class SandboxAgent:
         health_timeout: float = 15.0,
         *,
         persist: SessionPersistDriver | None = None,
+        replay_max_events: int = 100,
+        replay_max_chars: int = 100_000,
     ) -> SandboxAgent:
         """Connects with a server that runs, or is about to."""
-        agent = cls(base_url, token, headers, persist=persist)
+        replay: dict[str, Any] = {"replay_max_events": replay_max_events, "replay_max_chars": replay_max_chars}
+        agent = cls(base_url, token, headers, persist=persist, **replay)
         if not skip_health_check:
             try:
                 await agent.wait_for_health(health_timeout)
@@ -181,11 +192,11 @@ class SandboxAgent:
             agent = cls(base_url, token, headers, persist=persist)
             agent._provider, agent._sandbox_id = chosen, sandbox_id
             agent._owns_sandbox = chosen.ends_with_client
-            agent.default_cwd = chosen.default_cwd
+            agent.default_cwd = await chosen.get_cwd(sandbox_id)
             if not skip_health_check:
                 await chosen.ensure_server(sandbox_id)
                 await agent.wait_for_health(health_timeout)
-            directory = chosen.default_cwd or DEFAULT_WORKSPACE
+            directory = agent.default_cwd or DEFAULT_WORKSPACE
             agent._bootstrap = await bootstrap(agent, directory, workspace_files, env)
         except BaseException:
             # What was made for this call is nobody's now.
@@ -199,9 +210,12 @@ class SandboxAgent:
 
     async def dispose(self) -> None:
         """Closes sessions and connections; a server that `start` started on this machine ends. It may be called again."""
-        if self._disposed:
-            return
-        self._disposed = True
+        if self._disposing is None:
+            # To its end, also if whoever asked for it waits no longer.
+            self._disposing = asyncio.create_task(self._dispose())
+        await asyncio.shield(self._disposing)
+
+    async def _dispose(self) -> None:
         clients = [session.acp_client for session in self._sessions.values() if session.acp_client is not None]
         # Their agents stay, where the sandbox does, and so can be gone on with.
         await asyncio.gather(*(client.disconnect(end=self._owns_sandbox) for client in clients), return_exceptions=True)
@@ -245,13 +259,13 @@ class SandboxAgent:
     async def pause_sandbox(self) -> None:
         """Stops the sandbox; what is in it stays."""
         provider, sandbox_id = self._attached()
-        if not await provider.pause(sandbox_id):
+        if await provider.pause(sandbox_id) is False:
             await self._http.post(f"{API_PREFIX}/sandbox/pause")
 
     async def resume_sandbox(self) -> None:
         """Lets it go on."""
         provider, sandbox_id = self._attached()
-        if not await provider.resume(sandbox_id):
+        if await provider.resume(sandbox_id) is False:
             await self._http.post(f"{API_PREFIX}/sandbox/resume")
         await provider.ensure_server(sandbox_id)
         await self.wait_for_health()
@@ -259,7 +273,7 @@ class SandboxAgent:
     async def restart_sandbox(self) -> None:
         """Ends all that runs there, and starts the server again; files and sessions stay."""
         provider, sandbox_id = self._attached()
-        if not await provider.restart(sandbox_id):
+        if await provider.restart(sandbox_id) is False:
             await self._http.post(f"{API_PREFIX}/sandbox/restart")
         await self.wait_for_health()
 
@@ -273,7 +287,7 @@ class SandboxAgent:
 
     async def _end_sandbox(self, *, kill: bool) -> None:
         provider, sandbox_id = self._attached()
-        if not (kill and await provider.kill(sandbox_id)):
+        if not kill or await provider.kill(sandbox_id) is False:
             await provider.destroy(sandbox_id)
         self._provider = self._sandbox_id = None
         self._owns_sandbox = False
@@ -321,7 +335,7 @@ class SandboxAgent:
 
     async def write_file(self, path: str, content: str | bytes) -> None:
         """Writes a file; directories above it are made. One that begins with ``#!`` becomes executable."""
-        data = content.encode() if isinstance(content, str) else content
+        data = content.encode() if isinstance(content, str) else bytes(content)
         await self._http.put(f"{FS_PATH}/file", content=data, params={"path": path}, timeout=None)
         if data.startswith(b"#!"):
             await self._chmod("u+x", path)
@@ -452,9 +466,11 @@ class SandboxAgent:
         """Writes to a process's standard input, exactly what is given."""
         import base64
 
-        raw = data.encode() if isinstance(data, str) else data
-        body = {"data": base64.b64encode(raw).decode(), "encoding": "base64"}
-        await self._http.post(f"{self._process(process_id)}/input", json=body)
+        raw = data.encode() if isinstance(data, str) else bytes(data)
+        # A server takes so much at once.
+        for start in range(0, max(len(raw), 1), _INPUT):
+            body = {"data": base64.b64encode(raw[start : start + _INPUT]).decode(), "encoding": "base64"}
+            await self._http.post(f"{self._process(process_id)}/input", json=body)
 
     async def resize_process_terminal(self, process_id: str, cols: int, rows: int) -> dict[str, Any]:
         body = {"cols": cols, "rows": rows}
@@ -504,7 +520,7 @@ class SandboxAgent:
         return log_entries(cast(Any, self._http), self._base_url, process_id, token=self._token, query=query)
 
     async def connect_process_terminal(self, process_id: str) -> ProcessTerminalSession:
-        return await connect_process_terminal(self._base_url, process_id, token=self._token)
+        return await connect_process_terminal(self._base_url, process_id, token=self._token, headers=self._headers)
 
     def build_process_terminal_websocket_url(self, process_id: str) -> str:
         return terminal_url(self._base_url, process_id, self._token)
@@ -654,30 +670,22 @@ class SandboxAgent:
         ``cwd`` is where it works; ``session_init`` may add ``mcpServers`` and ``env``.
         """
         local = session_id or id or str(uuid.uuid4())
+        if local in self._sessions:
+            raise ValueError(f"session_id: there is a session {local} already; end it first, or resume it")
         client = self._acp(server_id or f"py-{uuid.uuid4().hex[:20]}", agent, cwd)
         client.on_permission_request = on_permission_request
-        try:
-            await client.connect()
-            greeting = await client.initialize()
-            answer = await self._open(client, greeting, agent, session_init)
-        except BaseException:
-            await client.disconnect()
-            raise
         record = SessionRecord(
             id=local,
             agent=agent,
-            agent_session_id=str(answer.get("agentSessionId") or answer.get("sessionId") or ""),
+            agent_session_id="",
             last_connection_id=client.server_id,
             created_at=int(time.time()),
             sandbox_id=self._sandbox_id,
             session_init={"cwd": client.cwd, **(session_init or {})},
-            config_options=answer.get("configOptions"),
-            modes=answer.get("modes"),
         )
         # Variables of a session may be keys: they are kept nowhere.
         (record.session_init or {}).pop("env", None)
         session = Session(self, record, client)
-        session._models = answer.get("models") or {}
         for handler, handlers in (
             (on_message, session._message_handlers),
             (on_error, session._error_handlers),
@@ -685,7 +693,18 @@ class SandboxAgent:
         ):
             if handler is not None:
                 cast(list[Any], handlers).append(handler)
-        await self._adopt(session, client)
+        # What an agent says while it begins is heard, too.
+        self._wire(session, client)
+        try:
+            await client.connect()
+            greeting = await client.initialize()
+            answer = await self._open(client, greeting, agent, session_init)
+            session._take_up(answer)
+            await self._adopt(session)
+        except BaseException:
+            self._sessions.pop(local, None)
+            await client.disconnect(end=not self._is_shared(session))
+            raise
         try:
             if mode is not None:
                 await session.set_mode(mode)
@@ -700,14 +719,24 @@ class SandboxAgent:
 
     async def resume_session(self, session_id: str) -> Session:
         """Goes on with a session that this client's store knows, or its server: by either name."""
-        if (active := self._sessions.get(session_id)) is not None:
-            return active
+        # Two at once get the same.
+        async with self._resuming.setdefault(session_id, asyncio.Lock()):
+            try:
+                return self._sessions.get(session_id) or await self._resumed(session_id)
+            finally:
+                self._resuming.pop(session_id, None)
+
+    async def _resumed(self, session_id: str) -> Session:
         record = await self.persist.get_session(session_id) or await self._from_server(session_id)
         if record is None:
             raise SessionNotFoundError(session_id)
         cwd = (record.session_init or {}).get("cwd")
         client = self._acp(record.last_connection_id, record.agent, cwd)
         session = Session(self, record, client)
+        # The stream begins with what was said before, and nothing of that belongs to what comes.
+        client.catches_up = True
+        # Questions that stand open wait for whoever answers the session's.
+        client.on_permission_request = lambda _: None
         try:
             await client.connect()
             greeting = await client.initialize()
@@ -716,18 +745,18 @@ class SandboxAgent:
                 answer = await client.load_session({"sessionId": record.agent_session_id})
             else:
                 answer = await self._open(client, greeting, record.agent, None)
-                session._record.agent_session_id = str(answer.get("sessionId") or "")
+                session._record.agent_session_id = ""
                 await self._replay_into(session, client)
+            client.catches_up = False
+            client.on_permission_request = None
+            session._record.destroyed_at = None
+            session._take_up(answer)
+            self._wire(session, client)
+            await self._adopt(session)
         except BaseException:
+            self._sessions.pop(session_id, None)
             await client.disconnect(end=False)
             raise
-        session._record.destroyed_at = None
-        session._models = answer.get("models") or {}
-        if answer.get("configOptions"):
-            session._record.config_options = answer["configOptions"]
-        if answer.get("modes"):
-            session._record.modes = answer["modes"]
-        await self._adopt(session, client)
         return session
 
     async def resume_or_create_session(
@@ -747,7 +776,7 @@ class SandboxAgent:
         self._event_listeners.pop(session_id, None)
         record = session.to_record() if session is not None else await self.persist.get_session(session_id)
         if session is not None and session.acp_client is not None:
-            await session.acp_client.disconnect()
+            await session.acp_client.disconnect(end=not self._is_shared(session))
         if record is None:
             return
         record.destroyed_at = record.destroyed_at or int(time.time())
@@ -803,6 +832,16 @@ class SandboxAgent:
             cursor = found.next_cursor
             if cursor is None:
                 break
+        # What was said elsewhere, before this client went on with it, the server knows.
+        record = await self.persist.get_session(session_id)
+        if record is not None and record.agent_session_id:
+            path = f"{API_PREFIX}/sessions/{quote(record.agent_session_id, safe='')}/events"
+            try:
+                whole = _dict(await self._http.get(path, params={"page": page, "perPage": per_page}))
+                if int(whole.get("total") or 0) > len(events):
+                    return whole
+            except (SandboxAgentError, SandboxConnectionError):
+                pass
         shown = events[(max(page, 1) - 1) * per_page :][:per_page]
         told = [event.model_dump(by_alias=True) for event in shown]
         return {"events": told, "page": page, "perPage": per_page, "total": len(events)}
@@ -888,15 +927,12 @@ class SandboxAgent:
                     await client.authenticate({"methodId": method})
                 except Exception as error:
                     # Whether it was needed will be seen.
-                    from .acp import log
-
                     log.debug("%s did not authenticate by %s: %s", agent, method, error)
                 break
         return await client.new_session(request)
 
-    async def _adopt(self, session: Session, client: AcpHttpClient) -> None:
+    def _wire(self, session: Session, client: AcpHttpClient) -> None:
         """Connects a session's ends: what it hears is told to all who listen, and kept."""
-        self._sessions[session.id] = session
 
         async def hear(envelope: dict[str, Any]) -> None:
             await session._hear(envelope)
@@ -912,19 +948,42 @@ class SandboxAgent:
                 await _told(handler)
 
         async def keep(direction: str, envelope: dict[str, Any]) -> None:
-            await self._keep_event(session, client, direction, envelope)
+            envelope = _without_replay(envelope) if direction == "outbound" else envelope
+            if session._early is None:
+                await self._keep_event(session, client, direction, envelope)
+            elif len(session._early) < _EARLY:
+                session._early.append((direction, envelope))
+
+        def owns(agent_session: str) -> bool:
+            others = (other for other in self._sessions.values() if other is not session)
+            return not any(other.agent_session_id == agent_session for other in others)
 
         client.on_message, client.on_error, client.on_close = hear, failed, closed
-        client.on_envelope = keep
+        client.on_envelope, client.owns = keep, owns
+
+    async def _adopt(self, session: Session) -> None:
+        """Puts a session that has begun on record, with what was said meanwhile."""
+        if self._disposing is not None:
+            raise RuntimeError("this SandboxAgent was disposed")
+        self._sessions[session.id] = session
         await self.persist.update_session(session.to_record())
+        client = session.acp_client
+        while session._early and client is not None:
+            await self._keep_event(session, client, *session._early.pop(0))
+        session._early = None
+
+    def _is_shared(self, session: Session) -> bool:
+        """Whether another session here speaks to the same agent process."""
+        server = session._record.last_connection_id
+        others = (other for other in self._sessions.values() if other is not session)
+        return any(other._record.last_connection_id == server for other in others)
 
     async def _keep_event(
         self, session: Session, client: AcpHttpClient, direction: str, envelope: dict[str, Any]
     ) -> None:
         index = self._indices.get(session.id)
         if index is None:
-            number = getattr(self.persist, "create_event_index", None)
-            index = (await number(session.id)) - 1 if number is not None else 0
+            index = await self._last_index(session.id)
         self._indices[session.id] = index + 1
         event = SessionEvent(
             id=str(uuid.uuid4()),
@@ -937,6 +996,18 @@ class SandboxAgent:
         )
         await self.persist.insert_event(session.id, event)
 
+    async def _last_index(self, session_id: str) -> int:
+        number = getattr(self.persist, "create_event_index", None)
+        if number is not None:
+            return int(await number(session_id)) - 1
+        last, cursor = 0, None
+        while True:
+            found = await self.persist.list_events(session_id, cursor=cursor)
+            last = max([last, *(event.event_index for event in found.items)])
+            cursor = found.next_cursor
+            if cursor is None:
+                return last
+
     async def _replay_into(self, session: Session, client: AcpHttpClient) -> None:
         """Tells an agent that has forgotten a session what was said in it, with the next prompt."""
         events, chars = self._replay
@@ -946,11 +1017,12 @@ class SandboxAgent:
         prompt = client.prompt
 
         async def first(request: Any) -> dict[str, Any]:
-            client.prompt = prompt  # type: ignore[method-assign]
             asked = dict(request)
             given = asked.get("prompt", "")
             blocks = [{"type": "text", "text": given}] if isinstance(given, str) else list(given)
-            return await prompt({**asked, "prompt": [{"type": "text", "text": text}, *blocks]})
+            answer = await prompt({**asked, "prompt": [{"type": "text", "text": text}, *blocks]})
+            client.prompt = prompt  # type: ignore[method-assign]
+            return answer
 
         client.prompt = first  # type: ignore[method-assign]
 
@@ -1031,6 +1103,15 @@ async def _told(handler: Callable[..., Any], *values: Any) -> None:
         log.exception("a listener failed")
 
 
+def _without_replay(envelope: dict[str, Any]) -> dict[str, Any]:
+    """A prompt as the caller gave it: what is kept is replayed, and would hold itself."""
+    if envelope.get("method") != "session/prompt":
+        return envelope
+    params = envelope.get("params") or {}
+    blocks = [block for block in params.get("prompt") or [] if not str(block.get("text", "")).startswith(REPLAY_HEAD)]
+    return {**envelope, "params": {**params, "prompt": blocks}}
+
+
 def _dict(response: httpx.Response) -> dict[str, Any]:
     if response.status_code == 204 or not response.content:
         return {}
@@ -1081,9 +1162,17 @@ async def _packed(directory: Path) -> AsyncIterator[bytes]:
 def _unpack(archive: str, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
     with tarfile.open(archive) as packed:
-        # What a sandbox made leads nowhere but below the directory.
+        # What a sandbox made leads nowhere but below the directory; a link that does is left out.
         if hasattr(tarfile, "data_filter"):
-            packed.extractall(target, filter="data")
+
+            def inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+                try:
+                    return tarfile.data_filter(member, path)
+                except tarfile.FilterError as error:
+                    log.warning("%s was left out: %s", member.name, error)
+                    return None
+
+            packed.extractall(target, filter=inside)
         else:
             raise SandboxConnectionError("this Python cannot unpack archives safely: use 3.10.12, 3.11.4 or later")
 

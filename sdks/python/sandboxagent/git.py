@@ -63,7 +63,7 @@ async def clone_repo(
     config = {"command": "git", "args": arguments, "env": env, "timeoutMs": milliseconds, "cwd": agent.default_cwd}
     try:
         if askpass is not None:
-            await agent.write_executable(askpass, WorkspaceConfig.git_askpass_script(""))
+            askpass = env["GIT_ASKPASS"] = await _put_askpass(agent, askpass)
         result = await agent.run_process({name: value for name, value in config.items() if value is not None})
     except SandboxConnectionError as error:
         raise GitCloneError(redacted(str(error), token), category="network") from error
@@ -81,6 +81,19 @@ async def clone_repo(
         text = str(result.get("stderr", "")).strip() or f"git exited with {code}"
         raise GitCloneError(text, category=category_of(text, url))
     return result
+
+
+async def _put_askpass(agent: SandboxAgent, path: str) -> str:
+    """Gives where it is: a server may keep its files below one directory, which is where programs work then."""
+    text = WorkspaceConfig.git_askpass_script("")
+    try:
+        await agent.write_executable(path, text)
+    except SandboxAgentError as error:
+        if error.status not in (400, 403) or agent.default_cwd is None:
+            raise
+        path = f"{agent.default_cwd}/{path.rsplit('/', 1)[-1]}"
+        await agent.write_executable(path, text)
+    return path
 
 
 def check_url(url: str) -> None:
@@ -106,6 +119,10 @@ def category_of(text: str, url: str) -> GitCategory:
     """What a complaint of git's is about. What stands in the URL is no reason."""
     said = text.replace(url, "URL").replace(url.rstrip("/"), "URL").lower()
     said = re.sub(r"\w+://[^\s'\"]+", "URL", said)
+    # Nor is a path, or what the file system says of one.
+    if re.search(r"could not create|already exists and is not an empty directory|no space left", said):
+        return "unknown"
+    said = re.sub(r"'[^'\n]*'", "PATH", said)
     for category, pattern in _PATTERNS:
         if re.search(pattern, said, re.DOTALL):
             return category

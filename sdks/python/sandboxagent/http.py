@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -37,18 +38,24 @@ class HttpTransport:
         all_headers = {"Accept": "application/json", **(headers or {})}
         if token:
             all_headers["Authorization"] = f"Bearer {token}"
-        self._client = httpx.AsyncClient(
-            headers=all_headers,
-            timeout=timeout,
-            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=32),
-            # A proxy of the environment is not meant for a sandbox.
-            trust_env=False,
-        )
+        self._headers, self._timeout = all_headers, timeout
+        self._made: httpx.AsyncClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def client(self) -> httpx.AsyncClient:
-        """The client underneath."""
-        return self._client
+        """The client underneath: of the loop that runs, since connections cannot go from one to the next."""
+        loop = asyncio.get_running_loop()
+        if self._made is None or self._loop is not loop:
+            self._loop = loop
+            self._made = httpx.AsyncClient(
+                headers=self._headers,
+                timeout=self._timeout,
+                limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=32),
+                # A proxy of the environment is not meant for a sandbox.
+                trust_env=False,
+            )
+        return self._made
 
     async def get(self, path: str, *, params: Params | None = None, timeout: float | None = -1) -> httpx.Response:
         return await self.request("GET", path, params=params, timeout=timeout)
@@ -101,7 +108,7 @@ class HttpTransport:
         """
         more: dict[str, Any] = {} if timeout == -1 else {"timeout": timeout}
         try:
-            response = await self._client.request(
+            response = await self.client.request(
                 method,
                 f"{self.base_url}{path}",
                 json=json,
@@ -112,9 +119,9 @@ class HttpTransport:
             )
         except httpx.TimeoutException as error:
             raise SandboxConnectionError(f"{method} {path}: no answer in time") from error
-        except httpx.HTTPError as error:
-            raise SandboxConnectionError(f"{method} {path}: {error or type(error).__name__}") from error
-        if response.status_code >= 400:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SandboxConnectionError(f"{method} {path}: {str(error) or type(error).__name__}") from error
+        if not response.is_success:
             raise SandboxAgentError(response.status_code, problem_of(response), response)
         return response
 
@@ -131,18 +138,19 @@ class HttpTransport:
         """The same, and gives the answer unread. ``url`` may be a path."""
         full = url if "://" in url else f"{self.base_url}{url}"
         try:
-            async with self._client.stream(
+            async with self.client.stream(
                 method, full, headers=dict(headers or {}), params=_query(params), timeout=timeout
             ) as response:
-                if response.status_code >= 400:
+                if not response.is_success:
                     await response.aread()
                     raise SandboxAgentError(response.status_code, problem_of(response), response)
                 yield response
-        except httpx.HTTPError as error:
-            raise SandboxConnectionError(f"{method} {url}: {error or type(error).__name__}") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SandboxConnectionError(f"{method} {url}: {str(error) or type(error).__name__}") from error
 
     async def close(self) -> None:
-        await self._client.aclose()
+        if self._made is not None and self._loop is asyncio.get_running_loop():
+            await self._made.aclose()
 
 
 def problem_of(response: httpx.Response) -> ProblemDetails | dict[str, Any] | None:

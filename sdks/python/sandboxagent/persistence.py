@@ -159,7 +159,10 @@ class SqliteSessionPersistDriver:
     async def insert_event(self, session_id: str, event: SessionEvent) -> None:
         text = event.model_dump_json(by_alias=True)
         await self._run(
-            "INSERT OR REPLACE INTO events (session, number, id, event) VALUES (?, ?, ?, ?)",
+            # Another process may have taken the number meanwhile.
+            "INSERT INTO events (session, number, id, event) VALUES (?1, "
+            "(SELECT max(?2, coalesce(max(number), 0) + 1) FROM events WHERE session = ?1), ?3, "
+            "json_set(?4, '$.eventIndex', (SELECT max(?2, coalesce(max(number), 0) + 1) FROM events WHERE session = ?1)))",
             session_id,
             event.event_index,
             event.id,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from .acp import AcpHttpClient, CloseHandler, ErrorHandler, MessageHandler, PermissionHandler
@@ -31,7 +32,18 @@ _STREAMED = 256
 #: What agents call the mode in which they work, for callers who ask for it by another's name.
 _WORKING_MODES = ("code", "build", "default", "agent", "auto", "normal", "ask")
 
-_END = object()
+
+async def _next_of(updates: asyncio.Queue[dict[str, Any]], turn: asyncio.Task[Any]) -> dict[str, Any] | None:
+    """The next update of a turn; ``None`` when it is over: its answer comes after all of them."""
+    if updates.empty() and not turn.done():
+        more = asyncio.create_task(updates.get())
+        try:
+            await asyncio.wait({more, turn}, return_when=asyncio.FIRST_COMPLETED)
+            if more.done():
+                return more.result()
+        finally:
+            more.cancel()
+    return None if updates.empty() else updates.get_nowait()
 
 
 class Session:
@@ -48,6 +60,10 @@ class Session:
         self._track_events = False
         self._events: deque[dict[str, Any]] = deque(maxlen=_TRACKED)
         self._turn: list[str] | None = None
+        self._hears: Callable[[dict[str, Any]], Awaitable[None]] | None = None
+        self._speaking = asyncio.Lock()
+        #: Envelopes that came before the session was on record.
+        self._early: list[tuple[str, dict[str, Any]]] | None = []
         self._models: dict[str, Any] = {}
         self._tools: dict[str, Callable[..., Any]] = {}
 
@@ -97,46 +113,59 @@ class Session:
 
         What the agent does meanwhile reaches ``on_message`` in either case; `stream` gives it as it comes.
         """
-        client, said = self._client(), list[str]()
-        self._turn = said
+        return await self._say(prompt, attachments, streaming, None)
+
+    async def _say(
+        self,
+        prompt: str | list[dict[str, Any]],
+        attachments: list[dict[str, Any]] | None,
+        streaming: bool,
+        hear: Callable[[dict[str, Any]], Awaitable[None]] | None,
+    ) -> dict[str, Any]:
+        client = self._client()
         request = {"sessionId": self.agent_session_id, "prompt": prompt, "streaming": streaming}
         if attachments is not None:
             request["attachments"] = attachments
-        try:
-            answer = await client.prompt(request)
-        except asyncio.CancelledError:
-            # Nobody waits for the turn any more: it is not to go on.
-            await asyncio.shield(self._cancel_quietly())
-            raise
-        finally:
-            if self._turn is said:
-                self._turn = None
+        # A conversation has one turn at a time.
+        async with self._speaking:
+            said = self._turn = list[str]()
+            self._hears = hear
+            try:
+                answer = await client.prompt(request)
+            except asyncio.CancelledError:
+                # Nobody waits for the turn any more: it is not to go on.
+                await asyncio.shield(self._cancel_quietly())
+                raise
+            finally:
+                self._turn = self._hears = None
         return {**answer, "text": "".join(said)}
 
     async def stream(
         self, prompt: str | list[dict[str, Any]], attachments: list[dict[str, Any]] | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Says something, and gives each update of the turn as it comes (``{"sessionUpdate": …}``). Leaving the loop
-        ends the turn."""
-        updates: asyncio.Queue[Any] = asyncio.Queue(_STREAMED)
+        ends the turn. Whoever reads slowly makes the stream wait, and loses nothing."""
+        updates: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_STREAMED)
+        left = False
 
-        async def take(envelope: dict[str, Any]) -> None:
-            params = envelope.get("params") or {}
-            if envelope.get("method") == "session/update" and params.get("sessionId") == self.agent_session_id:
-                await updates.put(params.get("update") or {})
+        async def take(update: dict[str, Any]) -> None:
+            if not left:
+                await updates.put(update)
 
-        self._message_handlers.append(take)
-        turn = asyncio.create_task(self.prompt(prompt, attachments, streaming=True))
-        turn.add_done_callback(lambda _: asyncio.ensure_future(updates.put(_END)))
+        turn = asyncio.create_task(self._say(prompt, attachments, True, take))
         try:
-            while (update := await updates.get()) is not _END:
+            while True:
+                update = await _next_of(updates, turn)
+                if update is None:
+                    break
                 yield update
             await turn
         finally:
-            self._message_handlers.remove(take)
+            left = True
+            # One that waits for room has it.
+            while not updates.empty():
+                updates.get_nowait()
             if not turn.done():
-                while not updates.empty():
-                    updates.get_nowait()
                 turn.cancel()
                 await asyncio.wait([turn])
 
@@ -358,6 +387,16 @@ class Session:
 
     # For the client
 
+    def _take_up(self, answer: Mapping[str, Any]) -> None:
+        """What the agent says of a session that it has begun, or goes on with."""
+        if not self._record.agent_session_id:
+            self._record.agent_session_id = str(answer.get("agentSessionId") or answer.get("sessionId") or "")
+        self._models = answer.get("models") or {}
+        if answer.get("configOptions"):
+            self._record.config_options = answer["configOptions"]
+        if answer.get("modes"):
+            self._record.modes = answer["modes"]
+
     def _client(self) -> AcpHttpClient:
         if self._acp_client is None:
             raise SessionNotConnectedError
@@ -369,8 +408,12 @@ class Session:
     async def _hear(self, envelope: dict[str, Any]) -> None:
         params = envelope.get("params") or {}
         update = params.get("update") or {}
+        if params.get("sessionId", self.agent_session_id) != self.agent_session_id:
+            return
         if self._turn is not None and update.get("sessionUpdate") == "agent_message_chunk":
             self._turn.append(str((update.get("content") or {}).get("text", "")))
+        if self._hears is not None and envelope.get("method") == "session/update":
+            await self._hears(update)
         if update.get("sessionUpdate") == "current_mode_update":
             self._record.modes = {**(self._record.modes or {}), "currentModeId": update.get("currentModeId")}
         if update.get("sessionUpdate") == "config_option_update" and isinstance(update.get("configOptions"), list):
@@ -389,11 +432,14 @@ def _values(options: Any) -> list[str]:
 
 
 def _nearest(wanted: str, offered: list[str]) -> str | None:
-    """A model by the agent's name: that very one, or the family that is meant (``claude-sonnet-4-…`` is ``sonnet``)."""
+    """A model by the agent's name: that very one, or the family that is meant (``claude-sonnet-4-…`` is ``sonnet``, and
+    ``sonnet`` is ``claude-sonnet-4-…``), if only one can be."""
     if wanted in offered:
         return wanted
-    words = wanted.lower().replace("/", "-").split("-")
-    for name in offered:
-        if wanted.lower() in name.lower() or name.lower() in words:
-            return name
+    words = re.split(r"[-/ ]", wanted.lower())
+    families = [name for name in offered if name.lower() in words]
+    members = [name for name in offered if wanted.lower() in re.split(r"[-/ ]", name.lower())]
+    for found in (families, members):
+        if len(found) == 1:
+            return found[0]
     return None

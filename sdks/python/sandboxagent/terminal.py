@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import importlib.metadata
+import inspect
 import json
 import logging
 from collections import deque
@@ -12,6 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import websockets
+from websockets.asyncio.client import connect
 from websockets.protocol import State
 
 from .exceptions import SandboxConnectionError
@@ -25,8 +28,11 @@ Unregister = Callable[[], None]
 #: What comes before anybody listens is kept up to here; older output goes first.
 _EARLY_BYTES = 1 << 20
 
-#: Input that may wait for the socket.
-_QUEUE = 1024
+#: Bytes of input that may wait for the socket.
+_WAITING = 64 << 20
+
+#: Bytes of one frame of input; servers refuse longer ones.
+_FRAME = 32 << 10
 
 _CLOSING = 5.0
 
@@ -52,6 +58,7 @@ class ProcessTerminalSession:
         self._closed = False
         self._done: asyncio.Future[None] | None = None
         self._outgoing: asyncio.Queue[str] | None = None
+        self._waiting = 0
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -107,12 +114,14 @@ class ProcessTerminalSession:
             self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
 
     def send_input(self, data: str | bytes) -> None:
-        """Types something. Nothing happens once it is closed."""
-        if isinstance(data, str):
-            frame = {"type": "input", "data": data, "encoding": None}
-        else:
-            frame = {"type": "input", "data": base64.b64encode(data).decode(), "encoding": "base64"}
-        self._send(frame)
+        """Types something. Nothing happens once it is closed; a `BufferError` if far more waits than is taken."""
+        if isinstance(data, str) and len(data) <= _FRAME // 4:
+            self._send({"type": "input", "data": data, "encoding": None})
+            return
+        raw = data.encode() if isinstance(data, str) else bytes(data)
+        for start in range(0, len(raw), _FRAME):
+            piece = base64.b64encode(raw[start : start + _FRAME]).decode()
+            self._send({"type": "input", "data": piece, "encoding": "base64"})
 
     def resize(self, cols: int, rows: int) -> None:
         """Tells how large the screen is."""
@@ -134,20 +143,17 @@ class ProcessTerminalSession:
                 log.debug("the end of a terminal was not told")
         await self._websocket.close()
         self._end()
-        for task in self._tasks:
-            if task is not asyncio.current_task():
-                task.cancel()
 
     def _send(self, frame: Mapping[str, Any]) -> None:
         if not self._is_open() or self._closed:
             return
         if self._outgoing is None:
-            self._outgoing = asyncio.Queue(_QUEUE)
-        try:
-            self._outgoing.put_nowait(json.dumps(frame))
-        except asyncio.QueueFull:
-            self._emit_error(RuntimeError("the terminal takes no more input at the moment"))
-            return
+            self._outgoing = asyncio.Queue()
+        text = json.dumps(frame)
+        if self._waiting + len(text) > _WAITING:
+            raise BufferError("the terminal takes no more input at the moment")
+        self._waiting += len(text)
+        self._outgoing.put_nowait(text)
         if not self._tasks:
             # Not begun to read: what is typed is sent all the same.
             self._tasks.append(asyncio.create_task(self._write()))
@@ -157,9 +163,10 @@ class ProcessTerminalSession:
 
     async def _write(self) -> None:
         if self._outgoing is None:
-            self._outgoing = asyncio.Queue(_QUEUE)
+            self._outgoing = asyncio.Queue()
         while True:
             text = await self._outgoing.get()
+            self._waiting -= len(text)
             try:
                 await self._websocket.send(text)
             except (websockets.WebSocketException, OSError) as error:
@@ -220,6 +227,9 @@ class ProcessTerminalSession:
         if self._closed:
             return
         self._closed = True
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
         for listener in list(self._close_listeners):
             _call(listener)
         if self._done is not None and not self._done.done():
@@ -235,11 +245,15 @@ def terminal_url(base_url: str, process_id: str, token: str | None = None) -> st
 
 
 async def connect_process_terminal(
-    base_url: str, process_id: str, *, token: str | None = None
+    base_url: str, process_id: str, *, token: str | None = None, headers: Mapping[str, str] | None = None
 ) -> ProcessTerminalSession:
     """Opens a terminal of a process that was started with ``tty``."""
+    more: dict[str, Any] = {"max_size": None, "additional_headers": dict(headers or {})}
+    if int(importlib.metadata.version("websockets").split(".")[0]) >= 15:
+        # A proxy of the environment is not meant for a sandbox.
+        more["proxy"] = None
     try:
-        websocket = await websockets.connect(terminal_url(base_url, process_id, token), max_size=None)
+        websocket = await connect(terminal_url(base_url, process_id, token), **more)
     except (websockets.WebSocketException, OSError, asyncio.TimeoutError) as error:
         raise TerminalConnectionError(f"Failed to connect to terminal WebSocket: {error}") from error
     session = ProcessTerminalSession(websocket)
@@ -247,8 +261,23 @@ async def connect_process_terminal(
     return session
 
 
+#: Listeners that are at work: a task that nobody holds may be collected.
+_at_work: set[asyncio.Future[Any]] = set()
+
+
 def _call(listener: Callable[..., Any], *values: Any) -> None:
     try:
-        listener(*values)
+        done = listener(*values)
     except Exception:
         log.exception("a terminal's listener failed")
+        return
+    if inspect.isawaitable(done):
+        task = asyncio.ensure_future(done)
+        _at_work.add(task)
+        task.add_done_callback(_finished)
+
+
+def _finished(task: asyncio.Future[Any]) -> None:
+    _at_work.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("a terminal's listener failed", exc_info=error)

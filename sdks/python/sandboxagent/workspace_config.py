@@ -26,6 +26,12 @@ class Script(str):
         script.env = dict(env or {})
         return script
 
+    def __add__(self, more: str) -> Script:
+        return Script(str(self) + more, {**self.env, **getattr(more, "env", {})})
+
+    def __radd__(self, before: str) -> Script:
+        return Script(before + str(self), self.env)
+
     def __repr__(self) -> str:
         return f"Script({str(self)!r})"
 
@@ -82,7 +88,7 @@ class WorkspaceConfig:
             "# pipefail is not every shell's.",
             "if (set -euo pipefail) 2>/dev/null; then set -euo pipefail; else set -eu; fi",
         ]
-        if token is not None:
+        if token:
             lines += [
                 'askpass_dir="$(umask 077 && mktemp -d)"',
                 'trap \'rm -rf "$askpass_dir" "${GIT_TOKEN_FILE:-$askpass_dir}"\' EXIT',
@@ -97,7 +103,7 @@ class WorkspaceConfig:
             ]
         lines.append("export GIT_TERMINAL_PROMPT=0")
         lines += [_clone(n, repo) for n, repo in enumerate(repos)]
-        return Script("\n".join(lines) + "\n", {} if token is None else {"GIT_TOKEN": token})
+        return Script("\n".join(lines) + "\n", {"GIT_TOKEN": token} if token else {})
 
 
 def _clone(n: int, repo: Mapping[str, Any]) -> str:

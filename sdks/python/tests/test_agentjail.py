@@ -101,7 +101,7 @@ def test_a_call_is_what_the_contract_says(method: str, call: Any, url: str, body
         (404, "NOT_FOUND"),
         (408, "TIMEOUT"),
         (409, "CONFLICT"),
-        (418, "UNKNOWN"),
+        (418, "BAD_REQUEST"),
         (429, "RATE_LIMITED"),
         (500, "SERVER_ERROR"),
         (504, "TIMEOUT"),

@@ -111,7 +111,7 @@ async def test_a_transport_tells_refusals_and_silence_apart() -> None:
 
     seen: list[httpx.Request] = []
     transport = HttpTransport("http://h/", token="t", headers={"x-mine": "1"})
-    transport._client = httpx.AsyncClient(transport=httpx.MockTransport(answer), headers=transport.client.headers)
+    transport._made = httpx.AsyncClient(transport=httpx.MockTransport(answer), headers=transport.client.headers)
     await transport.get("/ok", params={"a": True, "b": None, "c": ["x", "y"]})
     assert str(seen[0].url) == "http://h/ok?a=true&c=x%2Cy"
     assert seen[0].headers["authorization"] == "Bearer t"

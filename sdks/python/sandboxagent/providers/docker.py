@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..exceptions import SandboxDestroyedError, SandboxStartError
-from .shared import DEFAULT_IMAGE, needed
+from .shared import DEFAULT_IMAGE, needed, serve_command
 from .types import SandboxProvider
 
 
@@ -62,14 +62,13 @@ class DockerProvider(SandboxProvider):
     async def create(self) -> str:
         options, token = self._options, secrets.token_hex(24)
         host = options.host or "127.0.0.1"
-        command = ["server", "--host", "0.0.0.0", "--port", str(self._port), "--allow-host", "*"]
-        for variable in self.env or {}:
-            command += ["--pass-env", variable]
+        command = serve_command(self._port, self.env or {})
 
         def run() -> Any:
             return self._docker().containers.run(
                 options.image or DEFAULT_IMAGE,
-                command,
+                command[1:],
+                entrypoint=command[0],
                 detach=True,
                 environment={**(self.env or {}), "SANDBOX_AGENT_TOKEN": token},
                 ports={f"{self._port}/tcp": (host, None)},

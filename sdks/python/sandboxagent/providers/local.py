@@ -36,7 +36,9 @@ class LocalProvider(SandboxProvider):
     def __init__(self, options: LocalProviderOptions | None = None) -> None:
         self._options = options or LocalProviderOptions()
         self._servers: dict[str, SandboxAgentSpawnHandle] = {}
-        self._directory: str | None = None
+        #: Of each sandbox, and the newest's.
+        self._directories: dict[str, str] = {}
+        self._newest: str | None = None
 
     @property
     def name(self) -> str:
@@ -44,14 +46,19 @@ class LocalProvider(SandboxProvider):
 
     @property
     def default_cwd(self) -> str | None:
-        return self._directory
+        return self._newest
+
+    async def get_cwd(self, sandbox_id: str) -> str | None:
+        return self._directories.get(sandbox_id, self._newest)
 
     async def create(self) -> str:
         options = self._options
-        if self._directory is None:
-            self._directory = tempfile.mkdtemp(prefix="sandbox-agent-")
+        top = tempfile.mkdtemp(prefix="sandbox-agent-")
+        directory = os.path.join(top, "workspace")
+        os.mkdir(directory)
         env = {**(options.env or {}), **(self.env or {})}
-        arguments = list(options.arguments)
+        # What it keeps of sessions goes with it.
+        arguments = ["--state-dir", os.path.join(top, "state"), *options.arguments]
         for name, value in (self.env or {}).items():
             # What was declared for the workspace is for all that runs there.
             arguments += ["--pass-env", name]
@@ -64,24 +71,28 @@ class LocalProvider(SandboxProvider):
             "timeout": options.timeout,
             "log_mode": options.log_mode,
             "env": env,
-            "cwd": self._directory,
+            "cwd": directory,
             "arguments": arguments,
         }
         try:
             handle = await spawn_sandbox_agent(given)
         except BaseException:
-            self._forget_directory()
+            shutil.rmtree(top, ignore_errors=True)
             raise
         sandbox_id = handle.base_url.removeprefix("http://")
         self._servers[sandbox_id] = handle
+        self._directories[sandbox_id] = self._newest = directory
         return sandbox_id
 
     async def destroy(self, sandbox_id: str) -> None:
         handle = self._servers.pop(sandbox_id, None)
         if handle is not None:
             await handle.dispose()
-        if not self._servers:
-            self._forget_directory()
+        directory = self._directories.pop(sandbox_id, None)
+        if directory is not None:
+            shutil.rmtree(os.path.dirname(directory), ignore_errors=True)
+        if self._newest == directory:
+            self._newest = None
 
     async def reconnect(self, sandbox_id: str) -> None:
         if sandbox_id not in self._servers:
@@ -93,11 +104,6 @@ class LocalProvider(SandboxProvider):
     async def get_token(self, sandbox_id: str) -> str | None:
         handle = self._servers.get(sandbox_id)
         return handle.token if handle is not None else self._options.token
-
-    def _forget_directory(self) -> None:
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
 
 
 def local(options: LocalProviderOptions | None = None, **given: Any) -> LocalProvider:

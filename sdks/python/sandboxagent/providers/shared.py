@@ -7,6 +7,7 @@ import inspect
 import secrets
 import shlex
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import Any
 
 from ..exceptions import SandboxDestroyedError, SandboxStartError
@@ -25,9 +26,22 @@ INSTALL_SCRIPT = (
 
 def start_command(port: int = DEFAULT_AGENT_PORT) -> str:
     """A shell line that starts the server and returns. Its token stands in ``SANDBOX_AGENT_TOKEN``."""
+    return f'{_arguments(port)}; nohup sandbox-agent "$@" >/tmp/sandbox-agent.log 2>&1 </dev/null &'
+
+
+def serve_command(port: int, variables: Iterable[str] = ()) -> list[str]:
+    """What a container runs: the same, in the foreground."""
+    return ["sh", "-c", f'{_arguments(port, variables)}; exec sandbox-agent "$@"']
+
+
+def _arguments(port: int, variables: Iterable[str] = ()) -> str:
+    """Sets a shell's arguments to the server's, as the one that is there takes them: the published one has its token
+    among them, and knows no hosts and no variables."""
+    ours = " ".join(["--allow-host '*'", *(f"--pass-env {shlex.quote(name)}" for name in variables)])
     return (
-        f"nohup sandbox-agent server --host 0.0.0.0 --port {port} --allow-host '*' "
-        ">/tmp/sandbox-agent.log 2>&1 </dev/null &"
+        f"set -- server --host 0.0.0.0 --port {port}; "
+        "if sandbox-agent server --help 2>&1 | grep -q -e --allow-host; "
+        f'then set -- "$@" {ours}; else set -- "$@" --token "$SANDBOX_AGENT_TOKEN"; fi'
     )
 
 

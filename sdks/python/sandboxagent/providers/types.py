@@ -10,7 +10,8 @@ from typing import Any
 class SandboxProvider(ABC):
     """Makes sandboxes with a sandbox agent in them, and ends them.
 
-    `pause`, `resume`, `restart` and `kill` tell whether the provider did it; what it did not do is asked of the server.
+    `pause`, `resume`, `restart` and `kill` tell whether the provider did it; what it
+    did not do (``False``) is asked of the server.
     """
 
     #: Variables for what is made from now on.
@@ -28,6 +29,10 @@ class SandboxProvider(ABC):
     def default_cwd(self) -> str | None:
         """Where programs work, and files of the bootstrap are put."""
         return None
+
+    async def get_cwd(self, sandbox_id: str) -> str | None:
+        """The same, of one sandbox."""
+        return self.default_cwd
 
     @abstractmethod
     async def create(self) -> str:
