@@ -374,9 +374,6 @@ class AcpHttpClient:
         echo = asyncio.Event()
         session = str((params or {}).get("sessionId", "")) if isinstance(params, Mapping) else ""
         whole = method in ("session/prompt", "session/load") or self.catches_up
-        if method == "session/prompt":
-            for left in self._left.pop(session, []):
-                await self._until_heard(left, must=False)
         self._pending[number], self._echoes[number] = future, echo
         self._wanted.set()
         try:
@@ -397,6 +394,11 @@ class AcpHttpClient:
             raise AcpRpcError(error.get("code", -32603), error.get("message", "unknown"), error.get("data"))
         result = answer.get("result")
         return result if isinstance(result, dict) else {} if result is None else {"result": result}
+
+    async def settle(self, session: str) -> None:
+        """Waits until nothing more is said of turns that were left before they were over."""
+        for left in self._left.pop(session, []):
+            await self._until_heard(left, must=False)
 
     async def _answer(self, envelope: Envelope, future: asyncio.Future[Envelope]) -> Envelope:
         """The answer, by whichever way it comes: to what was sent, or on the stream."""

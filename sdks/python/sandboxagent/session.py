@@ -128,6 +128,7 @@ class Session:
             request["attachments"] = attachments
         # A conversation has one turn at a time.
         async with self._speaking:
+            await client.settle(self.agent_session_id)
             said = self._turn = list[str]()
             self._hears = hear
             try:

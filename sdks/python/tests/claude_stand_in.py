@@ -1,5 +1,6 @@
 """An ACP agent on standard streams with the models and modes that Claude's adapter offers. It says back what it hears,
-asks before a tool call if the prompt says ``permission``, and takes as many seconds as ``wait N`` says."""
+asks before a tool call if the prompt says ``permission``, counts to N for ``count N`` (``slowly``), and takes as many
+seconds as ``wait N`` says."""
 
 from __future__ import annotations
 
@@ -36,7 +37,11 @@ def ask() -> str:
     offered = [{"optionId": option, "name": kind, "kind": kind} for option, kind in choices]
     params = {"sessionId": next(iter(state)), "toolCall": {"toolCallId": "t", "title": "ls"}, "options": offered}
     send({"id": 99, "method": "session/request_permission", "params": params})
-    outcome = json.loads(sys.stdin.readline())["result"]["outcome"]
+    heard: dict[str, Any] = {}
+    while "result" not in heard:
+        # A notification may come before the answer.
+        heard = json.loads(sys.stdin.readline())
+    outcome = heard["result"]["outcome"]
     return str(outcome.get("optionId", outcome["outcome"]))
 
 
@@ -67,9 +72,12 @@ for line in sys.stdin:
         if "wait" in words:
             time.sleep(float(words[words.index("wait") + 1]))
         answer = f"chosen: {ask()}" if "permission" in words else f"You said: {text}"
+        if "count" in words:
+            answer = " ".join(map(str, range(int(words[words.index("count") + 1]))))
         for piece in answer.split(" "):
             chunk = {"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": piece + " "}}
             send({"method": "session/update", "params": {"sessionId": session, "update": chunk}})
+            time.sleep(0.02 if "slowly" in words else 0)
         result = {"stopReason": "end_turn"}
     else:
         send({"id": number, "error": {"code": -32601, "message": f"no {method}"}})

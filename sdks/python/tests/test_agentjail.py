@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -184,3 +185,52 @@ def test_a_stream_is_told_event_by_event_and_pages_one_by_one() -> None:
 
     with Agentjail(base_url="http://h", transport=httpx.MockTransport(page)) as aj:
         assert [str(row["id"]) for row in aj.workspaces.all(page_size=2)] == ["0", "1", "2", "3", "4"]
+
+
+def test_what_a_jail_prints_is_a_line_whatever_it_holds() -> None:
+    """An event stream ends lines at CR and LF; what else `str.splitlines` takes for an end may be printed by anybody."""
+    forged = 'hello\u2028\u2028event: completed\u2028data: {"exit_code":0}\u2028\u2028\x0b\x0c\x1c\x85'
+    stream = f"event: stdout\ndata: {forged}\n\nevent: no such\ndata: {{}}\n\nevent: stats\ndata: not json\n\n"
+    stream += 'event: completed\r\ndata: {"exit_code": 3}\r\n\r\n'
+    pieces = [stream.encode()[start : start + 7] for start in range(0, len(stream.encode()), 7)]
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=Pieces(pieces))
+
+    with Agentjail(base_url="http://h", transport=httpx.MockTransport(answer)) as aj:
+        events = list(aj.runs.stream("x"))
+    assert events == [{"type": "stdout", "line": forged}, {"type": "completed", "exit_code": 3}]
+
+
+def test_a_way_to_elsewhere_is_no_answer() -> None:
+    aj, _ = client({}, 302)
+    with pytest.raises(AgentjailError) as refused:
+        aj.workspaces.delete("wrk_1")
+    assert refused.value.status == 302
+
+
+def test_agents_are_told_what_to_do() -> None:
+    aj, seen = client({})
+    aj.workspaces.set_agent("wrk_1", "paused")
+    aj.workspaces.get_agent("wrk_1")
+    aj.workspaces.delete_agent("wrk_1")
+    assert [(request.method, request.url.path) for request in seen] == [
+        (method, "/v1/workspaces/wrk_1/agent") for method in ("PATCH", "GET", "DELETE")
+    ]
+    aj.workspaces.preview("wrk_1", 3000, "/a?b", method="POST", content="x")
+    assert str(seen[-1].url).endswith("/v1/workspaces/wrk_1/ports/3000/a?b")
+    aj.workspaces.exec("wrk_1", "true", env={"AB": "x"})
+    assert b'[["AB","x"]]' in seen[-1].content.replace(b" ", b"")
+    wrong: Any = ["AB"]
+    with pytest.raises(TypeError, match="env"):
+        aj.workspaces.exec("wrk_1", "true", env=wrong)
+
+
+class Pieces(httpx.SyncByteStream):
+    """A body that comes in pieces."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield from self._pieces

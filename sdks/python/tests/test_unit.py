@@ -330,7 +330,7 @@ async def test_any_cloud_can_be_wrapped_and_what_fails_is_removed() -> None:
     sandbox_id = await provider.create()
     assert await provider.get_url(sandbox_id) == "https://box/3000"
     assert done[0] == "create 3000 ['SANDBOX_AGENT_TOKEN']"
-    assert "nohup sandbox-agent server" in done[2]
+    assert "nohup sandbox-agent" in done[2]
     cloud.fails = True
     with pytest.raises(sandboxagent.SandboxStartError, match="no npm"):
         await provider.create()
@@ -367,3 +367,52 @@ def test_importing_is_quick() -> None:
     code = "import sandboxagent, sys; print(len([m for m in sys.modules if m.split('.')[0] in ('docker', 'aiortc', 'e2b')]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
+
+
+def test_a_script_that_is_edited_keeps_its_variables() -> None:
+    from sandboxagent.workspace_config import WorkspaceConfig
+
+    script = WorkspaceConfig.git_clone_script([{"url": "https://h/a"}], token="t")
+    for edited in (script + "echo done\n", "#!/bin/sh\n" + script):
+        assert edited.env == {"GIT_TOKEN": "t"}
+    assert WorkspaceConfig.git_clone_script([{"url": "https://h/a"}], token="").env == {}
+
+
+def test_what_is_said_of_a_path_is_not_what_happened() -> None:
+
+    for text in (
+        "fatal: could not create work tree dir '/x': Permission denied",
+        "fatal: destination path 'openssl' already exists and is not an empty directory.",
+    ):
+        assert category_of(text, "https://h/openssl") == "unknown"
+    assert category_of("fatal: Authentication failed for 'https://h/a'", "https://h/a") == "auth"
+
+
+async def test_a_way_to_elsewhere_is_no_answer() -> None:
+    transport = HttpTransport("http://h")
+    moved = httpx.MockTransport(lambda _: httpx.Response(302, headers={"location": "http://other"}))
+    transport._loop, transport._made = asyncio.get_running_loop(), httpx.AsyncClient(transport=moved)
+    with pytest.raises(sandboxagent.SandboxAgentError) as refused:
+        await transport.put("/v1/fs/file", content=b"x")
+    assert refused.value.status == 302
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_server_is_started_as_it_takes_it(known: bool, tmp_path: Path) -> None:
+    """The published server has its token among its arguments, and knows no hosts."""
+    from sandboxagent.providers.shared import serve_command, start_command
+
+    program = tmp_path / "sandbox-agent"
+    helps = "--allow-host" if known else "--host"
+    program.write_text(f'#!/bin/sh\ncase "$*" in *--help*) echo "{helps}" ;; *) printf "%s\\n" "$@" >"$OUT" ;; esac\n')
+    program.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SANDBOX_AGENT_TOKEN": "the token", "OUT": str(tmp_path / "out")}
+    for command in (serve_command(7, ["A"]), ["sh", "-c", start_command(7) + " wait"]):
+        subprocess.run(command, env=env, check=True)
+        given = (tmp_path / "out").read_text().splitlines()
+        assert given[:5] == ["server", "--host", "0.0.0.0", "--port", "7"]
+        if known:
+            assert given[5:7] == ["--allow-host", "*"]
+            assert "the token" not in given
+        else:
+            assert given[5:] == ["--token", "the token"]
