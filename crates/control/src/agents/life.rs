@@ -113,14 +113,20 @@ impl Life {
     /// Says that somebody asks; `None` if it stands still, or has ended.
     pub(super) fn enter(self: &Arc<Self>) -> Option<Use> {
         let mut uses = self.uses();
-        if uses.closed || self.is_paused() || self.has_ended() {
+        if uses.closed || self.stands_still() || self.has_ended() {
             return None;
         }
         uses.open += 1;
         Some(Use(Arc::clone(self)))
     }
 
+    /// Whether it stands still, and the snapshot is taken.
     pub(super) fn is_paused(&self) -> bool {
+        let closed = self.uses().closed;
+        !closed && self.stands_still()
+    }
+
+    fn stands_still(&self) -> bool {
         self.asker.stands_still()
     }
 
@@ -170,7 +176,7 @@ impl Life {
         while silent < SILENCES {
             sleep(ASKED_AGAIN).await;
             // One that stands still is not asked: that would let it go on.
-            let answers = self.is_paused()
+            let answers = self.stands_still()
                 || matches!(timeout(SOON, self.ask("/v1/health")).await, Ok(Some(_)));
             silent = if answers { 0 } else { silent + 1 };
         }
@@ -355,7 +361,7 @@ impl Agents {
     async fn note_thaw(&self, life: &Life) -> Result<(), AgentError> {
         let (store, id) = (&self.0.parts.store, &life.key.workspace);
         let row = store.workspace(Whose::Everyone, id).await?;
-        if row.is_some_and(|row| row.paused_at.is_some()) && !life.is_paused() {
+        if row.is_some_and(|row| row.paused_at.is_some()) && !life.stands_still() {
             store.touch_workspace(id, Timestamp::now()).await?;
         }
         Ok(())
