@@ -190,7 +190,8 @@ fn prompt(session: &Value) -> Value {
 }
 
 async fn bare_first_word(agent: &Agent, model: &Model) -> anyhow::Result<Duration> {
-    let home = tempfile::tempdir()?;
+    // Apart from each other, as in a jail: some agents look for a project only where it is not home.
+    let (home, workspace) = (tempfile::tempdir()?, tempfile::tempdir()?);
     let began = Instant::now();
     let mut child = Command::new(&agent.command[0])
         .args(&agent.command[1..])
@@ -204,7 +205,7 @@ async fn bare_first_word(agent: &Agent, model: &Model) -> anyhow::Result<Duratio
             ("DISABLE_AUTOUPDATER", "1"),
             ("IS_SANDBOX", "1"),
         ])
-        .current_dir(home.path())
+        .current_dir(workspace.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -217,7 +218,7 @@ async fn bare_first_word(agent: &Agent, model: &Model) -> anyhow::Result<Duratio
     while let Some(line) = lines.next_line().await? {
         let heard: Value = serde_json::from_str(&line).unwrap_or_default();
         if heard["id"] == 1 {
-            let params = json!({ "cwd": home.path(), "mcpServers": [] });
+            let params = json!({ "cwd": workspace.path(), "mcpServers": [] });
             say(message(2, "session/new", params)).await?;
         } else if heard["id"] == 2 {
             say(prompt(&heard["result"]["sessionId"])).await?;

@@ -26,7 +26,7 @@ mod places;
 mod result;
 mod service;
 
-pub(crate) use ask::{AskError, Asker};
+pub(crate) use ask::{AskError, Asker, Then};
 pub(crate) use error::ExecError;
 pub(crate) use guest::{Guest, Resident};
 pub(crate) use held::Held;

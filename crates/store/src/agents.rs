@@ -106,12 +106,21 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets an agent; tells whether it was there.
+    /// Forgets an agent, and the session that was made for it; tells whether it was there.
     pub async fn delete_agent(&self, workspace: &WorkspaceId) -> Result<bool, StoreError> {
+        let mut transaction = self.writer.begin().await?;
+        sqlx::query(
+            "DELETE FROM sessions WHERE id IN
+                 (SELECT session FROM agents WHERE workspace = $1 AND owns_session = 1)",
+        )
+        .bind(workspace.as_str())
+        .execute(&mut *transaction)
+        .await?;
         let done = sqlx::query("DELETE FROM agents WHERE workspace = $1")
             .bind(workspace.as_str())
-            .execute(&self.writer)
+            .execute(&mut *transaction)
             .await?;
+        transaction.commit().await?;
         Ok(done.rows_affected() > 0)
     }
 }

@@ -132,6 +132,24 @@ impl Store {
         found.map(|id| id.parse().map_err(corrupt)).transpose()
     }
 
+    /// The newest snapshot of a workspace with a name.
+    pub async fn newest_snapshot_named(
+        &self,
+        workspace: &WorkspaceId,
+        name: &str,
+    ) -> Result<Option<SnapshotId>, StoreError> {
+        let found: Option<String> = sqlx::query_scalar(
+            "SELECT id FROM snapshots WHERE workspace = $1 AND name = $2
+             ORDER BY created_at DESC LIMIT 1",
+        )
+        .bind(workspace.as_str())
+        .bind(name)
+        .fetch_optional(&self.reader)
+        .await?;
+        let corrupt = |_| StoreError::Corrupt { what: "snapshot id" };
+        found.map(|id| id.parse().map_err(corrupt)).transpose()
+    }
+
     /// The paused workspace that a snapshot will bring back, if there is one.
     pub async fn waiting_for(&self, id: &SnapshotId) -> Result<Option<WorkspaceId>, StoreError> {
         let found: Option<String> = sqlx::query_scalar(

@@ -1,11 +1,17 @@
 //! One server, as one key sees it.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use reqwest::{Client, Method, RequestBuilder, Response};
 use serde::Deserialize;
 use serde_json::Value;
+
+/// How long a command waits for another that runs in its workspace, and how often it asks; in the server's words.
+const TURN: Duration = Duration::from_secs(15);
+const ASKED_AGAIN: Duration = Duration::from_millis(100);
+const BUSY: &str = "another exec is in flight";
 
 const DEFAULT_URL: &str = "http://127.0.0.1:7000";
 
@@ -93,6 +99,19 @@ impl Connection {
 
     pub(super) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.json(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// The same, of a command in a workspace, which takes one at a time: waits for its turn, for a while.
+    pub(super) async fn post_in_turn(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let end = Instant::now() + TURN;
+        loop {
+            match self.post(path, body).await {
+                Err(error) if error.to_string().contains(BUSY) && Instant::now() < end => {
+                    tokio::time::sleep(ASKED_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
     }
 
     pub(super) async fn delete(&self, path: &str) -> anyhow::Result<()> {

@@ -12,7 +12,9 @@ use crate::workspaces::WorkspaceError;
 pub(crate) enum AgentError {
     #[error("agent of workspace {0}: there is none; start one with POST")]
     Missing(String),
-    #[error("the agent cannot stand still: a command runs beside it")]
+    #[error(
+        "the agent cannot stand still: a command runs beside it, or somebody begins or ends it; try again"
+    )]
     Guest,
     #[error("an agent lives in this workspace already: use it, or end it with DELETE first")]
     Present,

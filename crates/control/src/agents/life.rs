@@ -384,10 +384,6 @@ impl Agents {
         if life.has_ended() || life.is_paused() || life.works().await {
             return Ok(false);
         }
-        let _gate = self.gate(&life.key.workspace).await;
-        if life.is_paused() {
-            return Ok(false);
-        }
         self.stand_still(life, Some(after)).await
     }
 
@@ -398,21 +394,28 @@ impl Agents {
         life: &Arc<Life>,
         since: Option<Duration>,
     ) -> Result<bool, AgentError> {
-        if !life.close(since) {
-            return Ok(false);
-        }
-        let parts = &self.0.parts;
-        let stopped = async {
-            life.asker.pause().await?;
-            Ok::<_, AgentError>(parts.workspaces.pause_resident(&life.key.workspace).await?)
+        // All but the last of it is copied while the agent works: whoever asks meanwhile is served, and it may be ended.
+        let held = Arc::new(Mutex::new(None));
+        let stop = {
+            let (this, life, held) = (self.clone(), Arc::clone(life), Arc::clone(&held));
+            move || {
+                // Not waited for: who has the gate may wait for the workspace.
+                let Some(gate) = this.gate_if_free(&life.key.workspace) else { return false };
+                let closed = life.close(since);
+                *held.lock().unwrap_or_else(PoisonError::into_inner) = Some(gate);
+                closed
+            }
         };
-        let stopped = stopped.await;
+        let stop = Box::new(stop);
+        let stopped = self.0.parts.workspaces.pause_resident(&life.key.workspace, stop).await;
+        let done = matches!(stopped, Ok(true));
         // From here on it is the jail that says whether it stands still: a command may let it go on.
         life.open_again();
-        if !matches!(stopped, Ok(true)) {
+        if !done && life.stands_still() {
             life.asker.resume().await?;
         }
-        stopped
+        drop(held);
+        Ok(stopped?)
     }
 
     /// Lets an agent run, stand still, or end; its row, token and session stay.
@@ -426,12 +429,13 @@ impl Agents {
             if state == AgentState::Running {
                 return this.wake(&workspace).await.map(drop);
             }
-            let _gate = this.gate(&workspace.id).await;
+            let gate = this.gate(&workspace.id).await;
             this.row(&workspace.id).await?;
             let life = this.life(&workspace.id).filter(|life| !life.has_ended());
             match (state, life) {
                 (AgentState::Ended, Some(life)) => life.end().await,
                 (AgentState::Paused, Some(life)) => {
+                    drop(gate);
                     let stands = life.is_paused() || this.stand_still(&life, None).await?;
                     return if stands { Ok(()) } else { Err(AgentError::Guest) };
                 }

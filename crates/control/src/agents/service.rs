@@ -139,7 +139,7 @@ impl Agents {
         self.keep(&row, minted).await?;
         if let Err(error) = self.bring_up(&workspace, &row, &body).await {
             parts.store.delete_agent(&workspace.id).await?;
-            self.close_session(&row).await;
+            self.withdraw_session(&row);
             return Err(error);
         }
         Ok(Begun { token, session: row.session })
@@ -239,23 +239,20 @@ impl Agents {
         let life = lock(&self.0.lives).remove(id);
         // From here on its token opens nothing.
         let deleted = self.0.parts.store.delete_agent(id).await;
+        if deleted.is_ok() {
+            self.withdraw_session(&row);
+        }
         if let Some(life) = life {
             life.end().await;
         }
         deleted?;
-        self.close_session(&row).await;
         Ok(())
     }
 
-    async fn close_session(&self, row: &AgentRow) {
-        let Some(session) = row.session.as_ref().filter(|_| row.owns_session) else { return };
-        match self.0.parts.sessions.close(Whose::Everyone, session.as_str()).await {
-            // Somebody has closed it already.
-            Ok(()) | Err(SessionError::Missing(_)) => {}
-            Err(error) => tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "an agent's session was not closed"
-            ),
+    /// Its row has gone with the agent's; its tokens stop working at once.
+    fn withdraw_session(&self, row: &AgentRow) {
+        if let Some(session) = row.session.as_ref().filter(|_| row.owns_session) {
+            self.0.parts.sessions.withdraw(session);
         }
     }
 
@@ -290,14 +287,20 @@ impl Agents {
 
     /// Waits until nobody else begins or ends the agent of a workspace.
     pub(super) async fn gate(&self, id: &WorkspaceId) -> OwnedMutexGuard<()> {
-        let gate = {
-            let mut gates = lock(&self.0.gates);
-            gates.retain(|_, gate| gate.strong_count() > 0);
-            let gate = gates.get(id).and_then(Weak::upgrade).unwrap_or_default();
-            gates.insert(id.clone(), Arc::downgrade(&gate));
-            gate
-        };
-        gate.lock_owned().await
+        self.gate_of(id).lock_owned().await
+    }
+
+    /// The same, at once or not at all.
+    pub(super) fn gate_if_free(&self, id: &WorkspaceId) -> Option<OwnedMutexGuard<()>> {
+        self.gate_of(id).try_lock_owned().ok()
+    }
+
+    fn gate_of(&self, id: &WorkspaceId) -> Arc<Mutex<()>> {
+        let mut gates = lock(&self.0.gates);
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let gate = gates.get(id).and_then(Weak::upgrade).unwrap_or_default();
+        gates.insert(id.clone(), Arc::downgrade(&gate));
+        gate
     }
 
     /// The agent of a workspace, if it is up.

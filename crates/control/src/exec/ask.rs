@@ -34,9 +34,7 @@ pub(crate) enum Ask {
     Steer(egress::Policy, oneshot::Sender<Result<usize, AskError>>),
     /// Start one more command beside the first.
     Start(Box<Command>, Stdin, oneshot::Sender<Result<Process, AskError>>),
-    /// Stop everything until something that needs it to run is asked for.
-    Pause(oneshot::Sender<Result<(), AskError>>),
-    /// Let it go on.
+    /// Let it go on, if it is paused.
     Resume(oneshot::Sender<Result<(), AskError>>),
     /// Stop everything until what is given is dropped.
     Freeze(oneshot::Sender<Result<Frozen, AskError>>),
@@ -93,13 +91,21 @@ pub(crate) struct Frozen {
     since: Instant,
     /// Files of the jail that somebody may change without a trace; `None` if that cannot be known.
     pub(crate) mapped: Option<HashSet<Vec<u8>>>,
-    thaw: oneshot::Sender<()>,
+    thaw: oneshot::Sender<Then>,
+}
+
+/// What a jail does that stood still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    GoOn,
+    /// It is paused.
+    StayStill,
 }
 
 impl Frozen {
-    /// Lets the jail go on; gives how long it stood still. An error if it did not, to the end.
-    pub(crate) fn thaw(self) -> Result<Duration, AskError> {
-        self.thaw.send(()).map_err(|()| AskError::Thawed)?;
+    /// Lets the jail go on, or not; gives how long it stood still. An error if it did not, to the end.
+    pub(crate) fn end(self, then: Then) -> Result<Duration, AskError> {
+        self.thaw.send(then).map_err(|_| AskError::Thawed)?;
         Ok(self.since.elapsed())
     }
 }
@@ -132,11 +138,6 @@ impl Asker {
     /// Starts a command beside the first. It ends with the jail.
     pub(crate) async fn start(&self, command: Command, stdin: Stdin) -> Result<Process, AskError> {
         self.ask(|told| Ask::Start(Box::new(command), stdin, told)).await
-    }
-
-    /// Stops the jail until [`Asker::resume`], or until something is asked that needs it to run.
-    pub(crate) async fn pause(&self) -> Result<(), AskError> {
-        self.ask(Ask::Pause).await
     }
 
     pub(crate) async fn resume(&self) -> Result<(), AskError> {
@@ -176,7 +177,7 @@ impl Asker {
 impl Asked {
     /// Does what was asked. Whoever asked may have gone; it is done all the same.
     pub(super) async fn answer(&mut self, ask: Ask, jail: &Jail, served: &mut Served) {
-        if !matches!(ask, Ask::Freeze(_) | Ask::Mapped(_) | Ask::Pause(_)) {
+        if !matches!(ask, Ask::Freeze(_) | Ask::Mapped(_)) {
             self.go_on(jail);
         }
         let still = self.still.load(Ordering::Acquire);
@@ -187,11 +188,6 @@ impl Asked {
                 let started = started.map(|started| started.map_err(AskError::Start));
                 drop(told.send(started.unwrap_or(Err(AskError::Slow))));
             }
-            Ask::Pause(told) => {
-                let stopped = if still { Ok(()) } else { jail.freeze().await };
-                self.still.store(stopped.is_ok(), Ordering::Release);
-                drop(told.send(stopped.map_err(AskError::Freeze)));
-            }
             Ask::Resume(told) => drop(told.send(Ok(()))),
             Ask::Steer(policy, told) => {
                 let steered = timeout(PATIENCE, served.steer(jail, policy)).await;
@@ -199,7 +195,10 @@ impl Asked {
                 drop(told.send(steered.map_err(AskError::Steer)));
             }
             Ask::Connect(port, told) => self.connect(port, told, jail.connector()),
-            Ask::Freeze(told) => freeze(told, jail, still).await,
+            Ask::Freeze(told) => {
+                let stays = freeze(told, jail, still).await == Then::StayStill;
+                self.still.fetch_or(stays, Ordering::AcqRel);
+            }
             Ask::Mapped(told) => drop(told.send(Ok(jail.mapped_files()))),
         }
     }
@@ -231,21 +230,28 @@ impl Asked {
     }
 }
 
-async fn freeze(told: oneshot::Sender<Result<Frozen, AskError>>, jail: &Jail, paused: bool) {
+async fn freeze(
+    told: oneshot::Sender<Result<Frozen, AskError>>,
+    jail: &Jail,
+    paused: bool,
+) -> Then {
     let since = Instant::now();
     if !paused && let Err(error) = jail.freeze().await {
         drop(told.send(Err(AskError::Freeze(error))));
-        return;
+        return Then::GoOn;
     }
     let (thaw, thawed) = oneshot::channel();
     let frozen = Frozen { since, mapped: jail.mapped_files(), thaw };
     // If nobody hears, the sender is dropped, and the jail goes on at once.
-    if told.send(Ok(frozen)).is_ok() {
-        drop(timeout(LONGEST_FREEZE, thawed).await);
-    }
-    if !paused {
+    let then = match told.send(Ok(frozen)) {
+        Ok(()) => timeout(LONGEST_FREEZE, thawed).await.ok().and_then(Result::ok),
+        Err(_) => None,
+    };
+    let then = then.unwrap_or(Then::GoOn);
+    if !paused && then == Then::GoOn {
         go_on(jail);
     }
+    then
 }
 
 fn go_on(jail: &Jail) {

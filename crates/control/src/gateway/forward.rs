@@ -1,5 +1,6 @@
 //! Passing one request on: to a port of a jail, or to a backend. Bodies stream, upgrades pass.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use ids::WorkspaceId;
 use phantom::strip_hop_by_hop;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::exec::AskError;
 use crate::workspaces::Live;
+
+/// How long one side of an upgraded connection may go on when the other has ended.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// How long the other side may take to begin its answer.
 const HEAD: Duration = Duration::from_secs(60);
@@ -206,9 +210,21 @@ impl Forwarder {
 async fn relay(client: hyper::upgrade::OnUpgrade, server: hyper::upgrade::OnUpgrade) {
     // One that breaks off has nobody to be told.
     if let Ok((client, server)) = tokio::try_join!(client, server) {
-        let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-        drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+        let (client, server) = (TokioIo::new(client), TokioIo::new(server));
+        let ((from_client, to_client), (from_server, to_server)) = (split(client), split(server));
+        let (there, back) = (pass(from_client, to_server), pass(from_server, to_client));
+        let (mut there, mut back) = (pin!(there), pin!(back));
+        // Whoever has nothing more to say is answered for a while; one that never closes is not kept.
+        tokio::select! {
+            () = there.as_mut() => drop(timeout(LINGER, back).await),
+            () = back.as_mut() => drop(timeout(LINGER, there).await),
+        }
     }
+}
+
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
+    drop(tokio::io::copy(&mut from, &mut to).await);
+    drop(to.shutdown().await);
 }
 
 /// The protocol a client wants to change to.

@@ -253,7 +253,7 @@ impl Family<'_> {
         let tree = Arc::clone(&upper);
         // A copy that was begun is made to its end, also if the caller hangs up.
         let copying = async move {
-            captured(&layers, owner, &tree.id, &asker, &[("/output", "output")]).await
+            captured(&layers, owner, &tree.id, &asker, &[("/output", "output")], None).await
         };
         let captured = self.app.executor.tasks().spawn(copying).await.map_err(internal)?;
         let clone_ms = || u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -290,6 +290,7 @@ impl Family<'_> {
                 Ok((upper, meta))
             }
             Err(CaptureError::Ask(error)) => Err(crate::exec::ExecError::from(error).into()),
+            Err(error @ CaptureError::InUse) => Err(internal(error)),
             Err(CaptureError::Layer(error)) => Err(error.into()),
         }
     }

@@ -198,6 +198,11 @@ impl Sessions {
         Ok(())
     }
 
+    /// Takes the tokens of a session that is not kept any more out of force.
+    pub(crate) fn withdraw(&self, id: &SessionId) {
+        self.proxy.book().withdraw(id);
+    }
+
     /// What a jail of this session gets, and whose it is; only while the session lasts.
     pub(crate) async fn access(
         &self,

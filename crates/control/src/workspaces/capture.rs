@@ -7,7 +7,7 @@ use ids::TreeId;
 use snapshot::{Hot, Mirror, Mirrored, Owner};
 
 use super::error::WorkspaceError;
-use crate::exec::{AskError, Asker};
+use crate::exec::{AskError, Asker, Then};
 use crate::layers::{LayerError, Layers, Scratch, blocking};
 
 /// A tree that was written to, as it was at one moment.
@@ -23,13 +23,18 @@ pub(crate) struct Captured {
 /// Where a jail sees the parts of a tree, and what they are called in it.
 pub(crate) type Part = (&'static str, &'static str);
 
-/// Copies a tree that a jail writes to. `shown` are the parts of it that the jail sees.
+/// Asked between the two passes: whether to go on to where the jail stands still, and stays so.
+pub(crate) type Stop = Box<dyn FnOnce() -> bool + Send>;
+
+/// Copies a tree that a jail writes to. `shown` are the parts of it that the jail sees. With `stop` the jail is paused
+/// from that moment on, unless that says no.
 pub(crate) async fn captured(
     layers: &Layers,
     owner: Owner,
     upper: &TreeId,
     running: &Asker,
     shown: &[Part],
+    stop: Option<Stop>,
 ) -> Result<Captured, CaptureError> {
     let scratch = layers.scratch(owner, false).await?;
     let trees = layers.trees();
@@ -41,6 +46,10 @@ pub(crate) async fn captured(
         Ok::<_, std::io::Error>((mirror, first))
     })
     .await?;
+    let then = if stop.is_some() { Then::StayStill } else { Then::GoOn };
+    if stop.is_some_and(|stop| !stop()) {
+        return Err(CaptureError::InUse);
+    }
     let mut frozen = running.freeze().await?;
     let hot = before.zip(frozen.mapped.take()).map(|(before, now)| {
         // As seen from the top of the tree.
@@ -53,7 +62,7 @@ pub(crate) async fn captured(
         before.into_iter().chain(now).filter_map(below).collect::<HashSet<_>>()
     });
     let second = blocking(move || mirror.pass(&hot.as_ref().map_or(Hot::All, Hot::These))).await?;
-    let freeze = frozen.thaw()?;
+    let freeze = frozen.end(then)?;
     let copied = Mirrored {
         files: first.files + second.files,
         reflinked: first.reflinked + second.reflinked,
@@ -70,6 +79,8 @@ pub(crate) enum CaptureError {
     Ask(#[from] AskError),
     #[error(transparent)]
     Layer(#[from] LayerError),
+    #[error("somebody uses it")]
+    InUse,
 }
 
 impl From<CaptureError> for WorkspaceError {
@@ -77,6 +88,7 @@ impl From<CaptureError> for WorkspaceError {
         match error {
             CaptureError::Ask(error) => error.into(),
             CaptureError::Layer(error) => error.into(),
+            CaptureError::InUse => Self::Busy,
         }
     }
 }

@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use snapshot::{Hot, Mirror};
 use store::{Change, NewLayer, Snapshot, StoreError, Whose, Workspace};
 
-use super::capture::{CaptureError, Captured, captured};
+use super::capture::{CaptureError, Captured, Stop, captured};
 use super::error::{MOST_FORKS, WorkspaceError, no_snapshot};
 use super::labels;
 use super::live::Turn;
@@ -59,7 +59,7 @@ impl Workspaces {
         self.whole(async move {
             let (workspace, turn) = this.in_turn(&workspace.id).await?;
             this.check_bytes(&workspace.tenant).await?;
-            let taken = this.take(&workspace, &turn).await?;
+            let taken = this.take(&workspace, &turn, None).await?;
             let snapshot = snapshot_of(&workspace, &taken.layer, name);
             let freeze = taken.freeze;
             this.commit(taken, Some(snapshot.clone()), Vec::new()).await?;
@@ -88,7 +88,7 @@ impl Workspaces {
         self.whole(async move {
             let (workspace, turn) = this.in_turn(&workspace.id).await?;
             this.check_bytes(&workspace.tenant).await?;
-            let mut taken = this.take(&workspace, &turn).await?;
+            let mut taken = this.take(&workspace, &turn, None).await?;
             let _admission = this.admission().await;
             this.check_count(&workspace.tenant, count).await?;
             let name = format!("fork-origin:{}", workspace.id);
@@ -187,7 +187,7 @@ impl Workspaces {
                 found => found?,
             };
             let scratch = match turn.running() {
-                Some(running) => this.captured(&workspace, &turn, &running).await?,
+                Some(running) => this.captured(&workspace, &turn, &running, None).await?,
                 None => None,
             };
             let scratch = scratch.map(|captured| captured.scratch);
@@ -218,7 +218,7 @@ impl Workspaces {
                 continue;
             };
             let this = self.clone();
-            match self.whole(async move { this.pause(workspace, &turn).await }).await {
+            match self.whole(async move { this.pause(workspace, &turn, None).await }).await {
                 Ok(()) => paused += 1,
                 Err(error) => tracing::error!(
                     error = &error as &dyn std::error::Error,
@@ -229,24 +229,53 @@ impl Workspaces {
         Ok(paused)
     }
 
-    /// Puts a workspace aside in which something lives, which stands still already. Gives whether it was: a
-    /// guest is a reason not to.
-    pub(crate) async fn pause_resident(&self, id: &WorkspaceId) -> Result<bool, WorkspaceError> {
+    /// Puts a workspace aside in which something lives, which stands still from then on. Gives whether it was: a
+    /// guest is a reason not to, and so is what `stop` says, which is asked when all but the last is copied.
+    pub(crate) async fn pause_resident(
+        &self,
+        id: &WorkspaceId,
+        stop: Stop,
+    ) -> Result<bool, WorkspaceError> {
         let (this, id) = (self.clone(), id.clone());
         self.whole(async move {
             let (workspace, turn) = this.in_turn(&id).await?;
             if turn.has_guest() {
                 return Ok(false);
             }
-            this.pause(workspace, &turn).await?;
+            let before = this.auto_snapshot_of(&workspace).await?;
+            match this.pause(workspace, &turn, Some(stop)).await {
+                Ok(()) => {}
+                Err(WorkspaceError::Busy) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+            // A copy each time: the last one is enough.
+            if let Some(before) = before
+                && this.store().delete_snapshot(Whose::Everyone, &before).await?
+            {
+                this.collect_later();
+            }
             Ok(true)
         })
         .await
     }
 
-    async fn pause(&self, workspace: Workspace, turn: &Turn) -> Result<(), WorkspaceError> {
-        let mut taken = self.take(&workspace, turn).await?;
-        let name = format!("auto:{}", workspace.id);
+    /// The newest snapshot that a pause of a workspace has taken.
+    async fn auto_snapshot_of(
+        &self,
+        workspace: &Workspace,
+    ) -> Result<Option<SnapshotId>, WorkspaceError> {
+        let name = auto_name(workspace);
+        Ok(self.store().newest_snapshot_named(&workspace.id, &name).await?)
+    }
+
+    async fn pause(
+        &self,
+        workspace: Workspace,
+        turn: &Turn,
+        stop: Option<Stop>,
+    ) -> Result<(), WorkspaceError> {
+        let mut taken = self.take(&workspace, turn, stop).await?;
+        let name = auto_name(&workspace);
         // Woken and not written to, it needs no other snapshot than the last time.
         let known = match &taken.new_layer {
             None => self.store().named_snapshot(&workspace.id, &name, &taken.layer).await?,
@@ -280,10 +309,11 @@ impl Workspaces {
         workspace: &Workspace,
         turn: &Turn,
         running: &Asker,
+        stop: Option<Stop>,
     ) -> Result<Option<Captured>, WorkspaceError> {
         let owner = self.owner_of(&workspace.tenant).await?;
         let parts = [("/workspace", "workspace"), ("/output", "output"), ("/home/agent", "home")];
-        match captured(self.layers(), owner, &workspace.upper, running, &parts).await {
+        match captured(self.layers(), owner, &workspace.upper, running, &parts, stop).await {
             Ok(captured) => Ok(Some(captured)),
             Err(CaptureError::Ask(AskError::Ended)) => {
                 turn.idle().await;
@@ -294,13 +324,18 @@ impl Workspaces {
     }
 
     /// Makes a layer of what a workspace is now.
-    async fn take(&self, workspace: &Workspace, turn: &Turn) -> Result<Taken, WorkspaceError> {
+    async fn take(
+        &self,
+        workspace: &Workspace,
+        turn: &Turn,
+        stop: Option<Stop>,
+    ) -> Result<Taken, WorkspaceError> {
         let chain = self.chain(workspace).await?;
         if chain.layers.len() >= MOST_SEALED {
             return Err(WorkspaceError::Unmergeable);
         }
         let captured = match turn.running() {
-            Some(running) => self.captured(workspace, turn, &running).await?,
+            Some(running) => self.captured(workspace, turn, &running, stop).await?,
             None => None,
         };
         if let Some(Captured { scratch, freeze, .. }) = captured {
@@ -370,6 +405,10 @@ impl Workspaces {
             }
         });
     }
+}
+
+fn auto_name(workspace: &Workspace) -> String {
+    format!("auto:{}", workspace.id)
 }
 
 fn new_layer(workspace: &Workspace, id: TreeId) -> NewLayer {

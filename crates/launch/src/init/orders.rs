@@ -140,7 +140,7 @@ impl Commands {
             };
             if whole {
                 // Before anybody hears of its end. Its number is a session's as long as one of that lives.
-                end_session(pid);
+                self.end_session(pid, whole);
             }
             // It may have ended before its birth was read from the pipe.
             if let Some(at) = self.born.iter().position(|born| born.process == process) {
@@ -151,6 +151,12 @@ impl Commands {
                 say(report, &Report::Exited { process, exit: exit(status) }, &[]);
             }
         }
+    }
+
+    fn end_session(&self, leader: Pid, whole: bool) {
+        let commands: Vec<i32> =
+            self.running.keys().map(|pid| pid.as_raw_nonzero().get()).collect();
+        end_family(leader, whole.then_some(&commands));
     }
 
     fn obey(&mut self, order: Order, descriptors: Vec<OwnedFd>, report: &OwnedFd) {
@@ -187,7 +193,8 @@ impl Commands {
 
     fn kill(&self, process: Process) {
         let Some(leader) = self.pid(process) else { return };
-        end_session(leader);
+        let whole = self.running.get(&leader).is_some_and(|running| running.whole);
+        self.end_session(leader, whole);
         let _ = kill_process_group(leader, Signal::KILL);
     }
 
@@ -276,11 +283,14 @@ fn exit(status: WaitStatus) -> Exit {
     }
 }
 
-/// Kills a session and what descends from it, until a look finds nobody: what is killed may have started something
-/// in the meantime.
-fn end_session(leader: Pid) {
+/// Whose child an orphan becomes.
+const INIT: i32 = 1;
+
+/// Kills a session and what descends from it, also what left it and is an orphan by now, until a look finds nobody:
+/// what is killed may have started something in the meantime. With `commands`, which are children of init and none of it, orphans belong to it.
+fn end_family(leader: Pid, commands: Option<&Vec<i32>>) {
     for _ in 0..16 {
-        let family = family(leader);
+        let family = family(leader, commands);
         for pid in &family {
             let _ = rustix::process::kill_process(*pid, Signal::KILL);
         }
@@ -290,8 +300,9 @@ fn end_session(leader: Pid) {
     }
 }
 
-/// A session's leader, its members, and whatever descends from one of them.
-fn family(leader: Pid) -> Vec<Pid> {
+/// A session's leader, its members, orphans, and whatever descends from one of them. Orphans of other commands are not
+/// told apart: one that keeps them is a subreaper.
+fn family(leader: Pid, commands: Option<&Vec<i32>>) -> Vec<Pid> {
     let table: Vec<(i32, i32, i32)> = processes();
     let leader_number = leader.as_raw_nonzero().get();
     let mut family = vec![leader_number];
@@ -299,7 +310,8 @@ fn family(leader: Pid) -> Vec<Pid> {
     while grown {
         grown = false;
         for (pid, parent, session) in &table {
-            let belongs = *session == leader_number || family.contains(parent);
+            let orphan = *parent == INIT && commands.is_some_and(|all| !all.contains(pid));
+            let belongs = *session == leader_number || orphan || family.contains(parent);
             if belongs && !family.contains(pid) {
                 family.push(*pid);
                 grown = true;
@@ -318,7 +330,11 @@ fn processes() -> Vec<(i32, i32, i32)> {
             let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
             // The name, field 2, may hold anything: count from its end.
             let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-            let parent = fields.nth(1)?.parse().ok()?;
+            // One that is dead is nobody to kill.
+            if fields.next()? == "Z" {
+                return None;
+            }
+            let parent = fields.next()?.parse().ok()?;
             let session = fields.nth(1)?.parse().ok()?;
             Some((pid, parent, session))
         })

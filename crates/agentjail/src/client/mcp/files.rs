@@ -31,6 +31,9 @@ const LIST: &str = r#"set -eu
 cd -- "$1"
 find . -mindepth 1 -maxdepth 1 -printf '%y\t%s\t%TY-%Tm-%TdT%TH:%TM:%.2TSZ\t%f\0' | head -c 900000"#;
 
+/// So long, a list is cut off.
+const LONGEST_LIST: usize = 900_000;
+
 pub(super) async fn read(connection: &Connection, asked: &ReadFile) -> anyhow::Result<Value> {
     let (offset, length) = (asked.offset.unwrap_or(0), asked.length.unwrap_or(LONGEST_READ));
     let length = length.clamp(1, LONGEST_READ);
@@ -53,6 +56,12 @@ pub(super) async fn read(connection: &Connection, asked: &ReadFile) -> anyhow::R
 }
 
 pub(super) async fn write(connection: &Connection, asked: &WriteFile) -> anyhow::Result<Value> {
+    let kept = ["/workspace/", "/output/", "/home/agent/"];
+    if asked.path.starts_with('/') && !kept.iter().any(|below| asked.path.starts_with(below)) {
+        bail!(
+            "path: only files below /workspace and /output are kept; a relative path is below /workspace"
+        );
+    }
     let content = Some(asked.content.as_str());
     script(connection, &asked.workspace_id, WRITE, &[&asked.path], content).await?;
     Ok(json!({ "path": asked.path, "bytes": asked.content.len() }))
@@ -61,7 +70,11 @@ pub(super) async fn write(connection: &Connection, asked: &WriteFile) -> anyhow:
 pub(super) async fn list(connection: &Connection, asked: &ListFiles) -> anyhow::Result<Value> {
     let path = asked.path.clone().unwrap_or_else(|| "/workspace".to_owned());
     let said = script(connection, &asked.workspace_id, LIST, &[&path], None).await?;
-    let mut entries: Vec<Value> = said
+    let truncated = said.len() >= LONGEST_LIST;
+    // The last one may be half of one.
+    let whole =
+        if truncated { said.rsplit_once('\0').map_or("", |(whole, _)| whole) } else { &said };
+    let mut entries: Vec<Value> = whole
         .split_terminator('\0')
         .filter_map(|entry| {
             let mut fields = entry.splitn(4, '\t');
@@ -77,7 +90,11 @@ pub(super) async fn list(connection: &Connection, asked: &ListFiles) -> anyhow::
         })
         .collect();
     entries.sort_by(|a, b| a["name"].as_str().cmp(&b["name"].as_str()));
-    Ok(json!({ "path": path, "entries": entries }))
+    let mut result = json!({ "path": path, "entries": entries });
+    if truncated {
+        result["truncated"] = json!(true);
+    }
+    Ok(result)
 }
 
 /// Runs a script of ours with arguments; what it complains of is the error.
@@ -91,14 +108,17 @@ async fn script(
     if arguments[0].is_empty() || arguments[0].contains('\0') {
         bail!("path: a file's name is expected");
     }
-    let mut words = vec!["-c", script, "sh"];
-    words.extend(arguments.iter().map(|word| word.as_str()));
+    // `-` alone would be a stream, or the directory before.
+    let relative = !arguments[0].starts_with('/');
+    let path = if relative { format!("./{}", arguments[0]) } else { arguments[0].clone() };
+    let mut words = vec!["-c", script, "sh", &path];
+    words.extend(arguments[1..].iter().map(|word| word.as_str()));
     let mut body = json!({ "cmd": "sh", "args": words });
     if let Some(stdin) = stdin {
         body["stdin"] = json!(stdin);
     }
     let path = format!("/v1/workspaces/{}/exec", part(workspace)?);
-    let result = connection.post(&path, &body).await?;
+    let result = connection.post_in_turn(&path, &body).await?;
     if result["exit_code"] != 0 {
         let said = result["stderr"].as_str().unwrap_or_default().trim();
         bail!("{}", if said.is_empty() { "the command did not end well" } else { said });

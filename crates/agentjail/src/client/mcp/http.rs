@@ -1,4 +1,4 @@
-//! Streamable HTTP: a session a client, each with the key that it sends.
+//! Streamable HTTP, without sessions: each request has the key that it comes with, and nothing is kept between two.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -34,6 +34,7 @@ pub(super) async fn serve(
         .with_allowed_hosts(allowed)
         .enforce_origin_validation()
         .with_max_request_body_bytes(LONGEST)
+        .with_legacy_session_mode(false)
         .with_cancellation_token(stop.clone());
     let service = StreamableHttpService::new(
         move || Ok(Tools::new(connection.clone())),

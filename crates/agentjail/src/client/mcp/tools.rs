@@ -97,7 +97,11 @@ impl Tools {
             "cmd": "sh", "args": ["-c", asked.command], "stdin": asked.stdin,
             "timeout_secs": asked.timeout_secs,
         }));
-        told(self.workspace_post(&asking, &asked.workspace_id, "exec", &body).await.map(ended))
+        let done = async {
+            let path = format!("/v1/workspaces/{}/exec", part(&asked.workspace_id)?);
+            self.of(&asking).post_in_turn(&path, &body).await
+        };
+        told(done.await.map(ended))
     }
 
     #[tool(

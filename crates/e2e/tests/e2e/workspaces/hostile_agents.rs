@@ -321,3 +321,81 @@ async fn whoever_takes_its_place_speaks_for_nobody_and_hears_nothing() {
         answer(agent.request(&house, Method::GET, "/v1/health").send().await.unwrap()).await;
     assert_eq!(status, 200, "{health}");
 }
+
+#[tokio::test]
+async fn a_pause_keeps_one_copy_and_whoever_asks_meanwhile_is_served() {
+    let house = House::new().await;
+    let made = house.workspace(json!({})).await;
+    let agent = Agent::start(&house, &made, json!({})).await;
+    agent.sh(&house, "head -c 300000000 /dev/urandom > /workspace/large").await;
+    let autos = async || {
+        let path = format!("/v1/snapshots?workspace_id={}", id(&made));
+        house.get(ACME, &path).await.1["rows"].as_array().unwrap().len()
+    };
+    for _ in 0..3 {
+        let path = format!("/v1/workspaces/{}/agent", id(&made));
+        let body = json!({ "state": "paused" });
+        let pausing = house.request(ACME, Method::PATCH, &path).json(&body).send();
+        let asking = async {
+            let began = Instant::now();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let (status, _) = agent.get(&house, "/v1/health").await;
+            (status, began.elapsed())
+        };
+        let (paused, (status, took)) = tokio::join!(pausing, asking);
+        assert_eq!(paused.unwrap().status(), 200);
+        assert_eq!(status, 200);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert_eq!(patch(&house, &made, "paused").await.1["state"], "paused");
+        assert_eq!(autos().await, 1, "the last one is enough");
+        assert_eq!(patch(&house, &made, "running").await.1["state"], "running");
+    }
+    assert_eq!(agent.sh(&house, "stat -c %s /workspace/large").await, "300000000\n");
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_behind_ends_with_it_and_what_the_agent_started_does_not() {
+    let house = House::new().await;
+    let made = house.workspace(json!({})).await;
+    let agent = Agent::start(&house, &made, json!({})).await;
+    agent.sh(&house, "setsid sh -c 'sleep 4321 & sleep 4322' >/dev/null 2>&1 &").await;
+    // Out of its session, and an orphan; and one that keeps its own orphans.
+    let script = "(setsid sh -c 'setsid sleep 1234 & setsid sleep 1235 &') >/dev/null 2>&1 & sleep 0.2; echo done";
+    assert_eq!(house.says(&made, script).await, "done\n");
+    assert!(processes(&house, "sleep 123").is_empty(), "they ended with the command");
+    assert_eq!(processes(&house, "sleep 432").len(), 3, "the agent's are there: a shell and two");
+    assert_eq!(agent.get(&house, "/v1/health").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_web_socket_that_the_jail_never_closes_is_not_kept() {
+    let house = House::new().await;
+    let made = house.workspace(json!({ "network": { "mode": "loopback" } })).await;
+    let server = "import socket\ns = socket.socket(); s.bind(('127.0.0.1', 9000)); s.listen(64)\nkept = []\n\
+        print('up', flush=True)\nwhile True:\n    c, _ = s.accept(); c.recv(65536); kept.append(c)\n    \
+        c.sendall(b'HTTP/1.1 101 S\\r\\nupgrade: websocket\\r\\nconnection: upgrade\\r\\n\\r\\n')\n";
+    let path = format!("/v1/workspaces/{}/exec", id(&made));
+    let body = json!({ "cmd": "python3", "args": ["-c", server] });
+    let mut running = tokio::task::JoinSet::new();
+    running.spawn(house.request(ACME, Method::POST, &path).json(&body).send());
+    let descriptors = || std::fs::read_dir(format!("/proc/{}/fd", house.pid())).unwrap().count();
+    let upgrade = async || {
+        let mut stream = TcpStream::connect(house.api.trim_start_matches("http://")).await.unwrap();
+        let request = format!(
+            "GET /v1/workspaces/{}/ports/9000/ HTTP/1.1\r\nhost: x\r\nauthorization: Bearer acme-key\r\n\
+             connection: upgrade\r\nupgrade: websocket\r\n\r\n",
+            id(&made)
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.is_ok() && &answer == b"HTTP/1.1 101"
+    };
+    eventually("it listens", upgrade).await;
+    let before = descriptors();
+    for _ in 0..20 {
+        assert!(upgrade().await);
+    }
+    // Within the time that the other side is given to say the rest.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    eventually("they are gone", async || descriptors() <= before).await;
+}
