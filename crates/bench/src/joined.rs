@@ -209,6 +209,7 @@ async fn bare_first_word(agent: &Agent, model: &Model) -> anyhow::Result<Duratio
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
+        .process_group(0)
         .kill_on_drop(true)
         .spawn()?;
     let mut input = child.stdin.take().context("its input")?;
@@ -224,7 +225,10 @@ async fn bare_first_word(agent: &Agent, model: &Model) -> anyhow::Result<Duratio
             say(prompt(&heard["result"]["sessionId"])).await?;
         } else if heard["params"]["update"]["sessionUpdate"] == "agent_message_chunk" {
             let took = began.elapsed();
-            child.kill().await?;
+            // With what it has started, which would be in the way of whoever is next.
+            let group = child.id().context("it runs")?;
+            Command::new("kill").args(["-9", "--", &format!("-{group}")]).status().await?;
+            child.wait().await?;
             return Ok(took);
         }
     }
