@@ -161,16 +161,15 @@ async fn an_idle_agent_stands_still_until_it_is_asked_and_a_busy_one_does_not() 
     eventually("it stands still", async || state(&house, &made).await["state"] == "paused").await;
     let row = house.get(ACME, &format!("/v1/workspaces/{}", id(&made))).await.1;
     assert!(row["paused_at"].is_string() && row["auto_snapshot"].is_string(), "{row}");
-    let ticks = agent_file(&house, &made);
-    let before = std::fs::metadata(&ticks).unwrap().len();
+    let before = ticked(&house);
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(std::fs::metadata(&ticks).unwrap().len(), before, "nothing moves");
+    assert_eq!(ticked(&house), before, "nothing moves");
     // A snapshot and a fork of one that stands still are of what it holds, and do not wake it.
     house.snapshot(&made, "of one that stands still").await;
     assert_eq!(state(&house, &made).await["state"], "paused");
     assert_eq!(agent.get(&house, "/v1/health").await.0, 200, "a request wakes it");
     assert_eq!(state(&house, &made).await["state"], "running");
-    eventually("it goes on", async || std::fs::metadata(&ticks).unwrap().len() > before).await;
+    eventually("it goes on", async || ticked(&house) > before).await;
     // By a command, too.
     eventually("again", async || state(&house, &made).await["state"] == "paused").await;
     assert_eq!(house.says(&made, "echo joined").await, "joined\n");
@@ -190,11 +189,10 @@ async fn an_idle_agent_stands_still_until_it_is_asked_and_a_busy_one_does_not() 
 }
 
 /// The file that ticks, as it is on disk.
-fn agent_file(house: &House, _made: &Value) -> std::path::PathBuf {
-    let found = house.trees().into_iter().map(|tree| tree.join("files/workspace/ticks"));
-    // The one that is written to is not sealed: the newest.
-    let newest = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().modified().unwrap();
-    found.filter(|path| path.exists()).max_by_key(newest).unwrap()
+/// How many bytes of ticks are written. Snapshots hold fewer or as many, and may go while we look.
+fn ticked(house: &House) -> u64 {
+    let files = house.trees().into_iter().map(|tree| tree.join("files/workspace/ticks"));
+    files.filter_map(|path| Some(std::fs::metadata(path).ok()?.len())).max().expect("ticks")
 }
 
 #[tokio::test]
@@ -351,8 +349,9 @@ async fn nobody_gets_to_an_agent_but_by_its_token_or_its_tenants_key() {
     // Neither token nor key goes on into the jail, and what comes out does not speak for our origin.
     let ui =
         agent.request(&house, Method::GET, "/ui/").header("cookie", "c=d").send().await.unwrap();
-    let policy = ui.headers()["content-security-policy"].to_str().unwrap().to_owned();
-    assert!(policy.contains("sandbox"), "{policy}");
+    let policies = ui.headers().get_all("content-security-policy");
+    let sandboxed = policies.iter().any(|policy| policy.to_str().unwrap().contains("sandbox"));
+    assert!(sandboxed, "{:?}", ui.headers());
     // The database holds a hash of it.
     let file = std::fs::read(house.state.path().join("state/agentjail.db")).unwrap();
     let wal = std::fs::read(house.state.path().join("state/agentjail.db-wal")).unwrap_or_default();
