@@ -7,7 +7,7 @@ use e2e::inhabitant::{ACME, Agent, patch, processes, state};
 use e2e::leftovers;
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[tokio::test]
 async fn an_agent_lives_in_the_jail_with_phantom_tokens_and_commands_join_it() {
