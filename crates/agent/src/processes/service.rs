@@ -1,6 +1,6 @@
 //! The processes there are, and the rules for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -60,8 +60,8 @@ struct Table {
     config: ProcessConfig,
     last: u64,
     processes: BTreeMap<u64, Arc<Process>>,
-    /// Of those that are being started.
-    starting: u64,
+    /// The numbers of those that are being started.
+    starting: BTreeSet<u64>,
 }
 
 /// A process.
@@ -124,7 +124,7 @@ impl Processes {
             config: config.unwrap_or_default(),
             last: 0,
             processes: BTreeMap::new(),
-            starting: 0,
+            starting: BTreeSet::new(),
         };
         let inner = Inner {
             spawner,
@@ -220,11 +220,7 @@ impl Processes {
         });
         self.inner.owners.spawn(owner);
         let info = process.info();
-        let mut table = self.table();
-        table.processes.insert(process.number, process);
-        table.forget_the_oldest();
-        drop(table);
-        drop(starting);
+        starting.settle(process);
         Ok(info)
     }
 
@@ -349,20 +345,28 @@ impl<'a> Starting<'a> {
         let running =
             table.processes.values().filter(|process| process.is_running()).count() as u64;
         let most = table.config.max_concurrent_processes;
-        if running + table.starting >= most {
+        if running + table.starting.len() as u64 >= most {
             return Err(ProcessError::TooMany(most));
         }
-        table.starting += 1;
         table.last += 1;
         let number = table.last;
+        table.starting.insert(number);
         drop(table);
         Ok(Self { processes, number })
+    }
+
+    /// It runs. In one step: nobody shall count it twice.
+    fn settle(self, process: Arc<Process>) {
+        let mut table = self.processes.table();
+        table.starting.remove(&self.number);
+        table.processes.insert(self.number, process);
+        table.forget_the_oldest();
     }
 }
 
 impl Drop for Starting<'_> {
     fn drop(&mut self) {
-        self.processes.table().starting -= 1;
+        self.processes.table().starting.remove(&self.number);
     }
 }
 
