@@ -10,17 +10,18 @@ use serde_json::Value;
 use crate::{command, say};
 
 /// Which crates of ours a crate may name: the table of ARCHITECTURE.md, in the order of the house.
-const MAY_USE: [(&str, &[&str]); 17] = [
+const MAY_USE: [(&str, &[&str]); 18] = [
     ("ids", &[]),
     ("secret", &[]),
+    ("mutation", &[]),
     ("sys", &[]),
     ("httpkit", &[]),
-    ("launch", &["sys"]),
+    ("launch", &["mutation", "sys"]),
     ("jail", &["ids", "launch", "sys"]),
     ("snapshot", &["ids"]),
     ("store", &["ids", "secret"]),
-    ("egress", &["ids"]),
-    ("phantom", &["ids", "secret", "store"]),
+    ("egress", &["ids", "mutation"]),
+    ("phantom", &["ids", "mutation", "secret", "store"]),
     ("control", &["egress", "httpkit", "ids", "jail", "phantom", "secret", "snapshot", "store"]),
     ("agent", &["httpkit", "sys"]),
     ("sandbox-agent", &["agent", "sys"]),
@@ -31,6 +32,7 @@ const MAY_USE: [(&str, &[&str]); 17] = [
             "egress",
             "ids",
             "jail",
+            "mutation",
             "phantom",
             "sandbox-agent",
             "secret",

@@ -71,6 +71,8 @@ fn main() -> ExitCode {
     if let Some(role) = jail::Role::from_argv0() {
         return jail::run_launcher(&role);
     }
+    #[cfg(feature = "mutations")]
+    mutation::leave_out(&std::env::var("AGENTJAIL_WITHOUT").into_iter().collect::<Vec<_>>());
     let Arguments { global, command } = Arguments::parse();
     match act(&global, command) {
         Ok(code) => code,

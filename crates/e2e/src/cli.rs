@@ -39,6 +39,25 @@ impl Run {
         Self { command, input: Vec::new() }
     }
 
+    /// Leaves a protection out, in the build for tests.
+    ///
+    /// # Panics
+    ///
+    /// If it is not built.
+    pub fn without(protection: &str, flags: &[&str]) -> Self {
+        let mut command = Command::new(crate::mutations());
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("AGENTJAIL_WITHOUT", protection);
+        command.arg("run").args(flags).kill_on_drop(true);
+        Self { command, input: Vec::new() }
+    }
+
+    /// The same, as an ordinary user types it.
+    pub fn of_user_without(delegated: &Delegated, protection: &str, flags: &[&str]) -> Self {
+        let mut command = delegated.command(&program("agentjail-mutations"));
+        command.env("AGENTJAIL_WITHOUT", protection).arg("run").args(flags).kill_on_drop(true);
+        Self { command, input: Vec::new() }
+    }
+
     /// What the command reads.
     #[must_use]
     pub fn input(mut self, input: &[u8]) -> Self {

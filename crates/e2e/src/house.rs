@@ -30,9 +30,17 @@ pub struct House {
     pub state: TempDir,
     child: Child,
     ports: (u16, u16),
+    how: How,
+}
+
+/// How a server is started.
+#[derive(Debug, Default)]
+struct How {
     flags: Vec<String>,
     /// Whose groups the server runs in, if it is an ordinary user's.
     delegated: Option<Delegated>,
+    /// The protection that a build for tests leaves out.
+    without: Option<String>,
 }
 
 /// Who speaks.
@@ -51,7 +59,8 @@ impl House {
     ///
     /// If it does not come up.
     pub async fn with(flags: &[&str]) -> Self {
-        Self::started(flags, None).await
+        let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        Self::started(How { flags, ..How::default() }).await
     }
 
     /// One server as these tests run, one as an ordinary user runs it.
@@ -60,19 +69,33 @@ impl House {
     ///
     /// If one does not come up, or the tests are no root's.
     pub async fn of_root_and_of_a_user() -> [Self; 2] {
-        assert!(can_become(), "this test begins as root");
-        [Self::new().await, Self::started(&[], Some(Delegated::new())).await]
+        Self::of_both(None).await
     }
 
-    async fn started(flags: &[&str], delegated: Option<Delegated>) -> Self {
+    /// The same two, of the build for tests, that leave a protection out.
+    ///
+    /// # Panics
+    ///
+    /// If one does not come up, or the tests are no root's.
+    pub async fn of_both_without(protection: &str) -> [Self; 2] {
+        Self::of_both(Some(protection.to_owned())).await
+    }
+
+    async fn of_both(without: Option<String>) -> [Self; 2] {
+        assert!(can_become(), "this test begins as root");
+        let of_root = How { without: without.clone(), ..How::default() };
+        let of_user = How { without, delegated: Some(Delegated::new()), ..How::default() };
+        [Self::started(of_root).await, Self::started(of_user).await]
+    }
+
+    async fn started(how: How) -> Self {
         let state = tempfile::tempdir().expect("a temporary directory");
-        if delegated.is_some() {
+        if how.delegated.is_some() {
             chown(state.path(), Some(USER), Some(USER)).expect("it is ours");
         }
         let upstream = Upstream::start().await;
         let ports = (free_port(), free_port());
-        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let child = start(&upstream, state.path(), ports, &flags, delegated.as_ref());
+        let child = start(&upstream, state.path(), ports, &how);
         let house = Self {
             api: format!("http://127.0.0.1:{}", ports.0),
             proxy: format!("http://127.0.0.1:{}", ports.1),
@@ -85,8 +108,7 @@ impl House {
             state,
             child,
             ports,
-            flags,
-            delegated,
+            how,
         };
         house.wait_until_up().await;
         house
@@ -123,8 +145,7 @@ impl House {
 
     /// Starts the server again on the same state.
     pub async fn restart(&mut self) {
-        let delegated = self.delegated.as_ref();
-        self.child = start(&self.upstream, self.state.path(), self.ports, &self.flags, delegated);
+        self.child = start(&self.upstream, self.state.path(), self.ports, &self.how);
         self.wait_until_up().await;
     }
 
@@ -318,23 +339,19 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl Fn
     }
 }
 
-fn start(
-    upstream: &Upstream,
-    state: &Path,
-    ports: (u16, u16),
-    flags: &[String],
-    delegated: Option<&Delegated>,
-) -> Child {
+fn start(upstream: &Upstream, state: &Path, ports: (u16, u16), how: &How) -> Child {
     let log = std::fs::File::options()
         .create(true)
         .append(true)
         .open(state.join("server.log"))
         .expect("a log file");
-    let mut command = match delegated {
-        None => Command::new(crate::program()),
-        Some(delegated) => delegated.command(&program("agentjail")),
+    let name = if how.without.is_some() { "agentjail-mutations" } else { "agentjail" };
+    let mut command = match &how.delegated {
+        None => Command::new(crate::program().with_file_name(name)),
+        Some(delegated) => delegated.command(&program(name)),
     };
     command.env_clear();
+    command.envs(how.without.iter().map(|protection| ("AGENTJAIL_WITHOUT", protection)));
     command
         .arg("serve")
         .args(["--ctl-addr", &format!("127.0.0.1:{}", ports.0)])
@@ -351,7 +368,7 @@ fn start(
     for service in ["openai", "anthropic", "github", "stripe"] {
         command.args(["--upstream", &format!("{service}={}", upstream.url())]);
     }
-    command.args(flags);
+    command.args(&how.flags);
     command.spawn().expect("the program starts")
 }
 

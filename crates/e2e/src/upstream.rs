@@ -11,7 +11,7 @@ use axum::body::Body;
 use axum::extract::ws::{Message, WebSocketUpgrade};
 use axum::extract::{Request, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION, SET_COOKIE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use futures_util::stream;
@@ -88,9 +88,14 @@ async fn answer(State(seen): State<Arc<Mutex<Vec<Seen>>>>, request: Request) -> 
     seen.lock().unwrap_or_else(PoisonError::into_inner).push(Seen {
         method: parts.method.to_string(),
         path: path.clone(),
-        headers: parts.headers,
+        headers: parts.headers.clone(),
         body,
     });
+    let headers = parts.headers;
+    // As some servers do.
+    if parts.method == Method::TRACE {
+        return format!("{headers:?}").into_response();
+    }
     match parts.uri.path() {
         "/redirect" => {
             (StatusCode::FOUND, [(LOCATION, "http://elsewhere.example/take")]).into_response()

@@ -1,5 +1,6 @@
 //! Bytes to and from a host that was dialled.
 
+use mutation::{Protection, keeps};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -55,7 +56,7 @@ async fn read_hello(
         }
         let Target::Name(name) = target else { return Ok(opening) };
         let asked = hello.server_name.as_deref().and_then(|asked| HostName::parse(asked).ok());
-        if asked.as_ref() == Some(name) {
+        if asked.as_ref() == Some(name) || !keeps(Protection::HelloName) {
             return Ok(opening);
         }
         return Err(Refusal::OtherName { asked: hello.server_name, name: name.clone() });

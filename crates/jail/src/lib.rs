@@ -82,7 +82,6 @@ pub use launch::message::{
     Access, Command, Enforcement, Exit, Fault, IMAGE_DIRECTORIES, IMAGE_FILES, Layers, Limits,
     Listener, Local, Network, Offers, Pool, Profile, TerminalSize, Transport, Tree, WORKSPACE,
 };
-pub use launch::mutation::Protection;
 pub use launch::{Role, run as run_launcher};
 pub use pipes::Pipes;
 pub use process::{Process, Stdio, Streams};

@@ -15,11 +15,11 @@ use crate::cgroup::{Driver, Group};
 use crate::init::confine::LANDLOCK_STEP;
 use crate::init::stage::Go;
 use crate::message::{Assignment, At as _, Enforcement, Fault, Knock, Profile, Spec};
-use crate::mutation::{Protection, keeps};
 use crate::seccomp::{UnixSockets, filter};
 use crate::shape::{FilterKind, Shape};
 use crate::template::USER_ID;
 use crate::{fault, init, template, wire};
+use mutation::{Protection, keeps};
 
 /// What every birth needs, made once.
 pub(crate) struct Birthplace {

@@ -6,14 +6,14 @@
 use crate::message::Fault;
 
 /// The steps between a request and its command's `exec` that can be made to fail.
-pub const STEPS: [&str; 19] = [
-    "clone", "cgroup", "limits", "tree", "assign", "user", "template", "proc", "mounts", "pivot",
-    "network", "join", "confine", "filter", "attach", "image", "layers", "landlock", "report",
+pub const STEPS: [&str; 17] = [
+    "clone", "cgroup", "limits", "tree", "assign", "user", "proc", "mounts", "network", "join",
+    "confine", "filter", "attach", "image", "layers", "landlock", "report",
 ];
 
 #[cfg(feature = "mutations")]
 pub(crate) fn inject(step: &str) -> Result<(), Fault> {
-    if crate::mutation::fails(step) {
+    if mutation::fails(step) {
         return Err(Fault {
             step: format!("{step} (made to fail)"),
             errno: rustix::io::Errno::IO.raw_os_error(),

@@ -40,10 +40,10 @@ use rustix::process::{
 
 use crate::birth::Birthplace;
 use crate::message::{Assignment, At as _, FIRST, Fault, Knock, Report};
-use crate::mutation::{Protection, keeps};
 use crate::shape::Shape;
 use crate::template::USER_ID;
 use crate::{fault, wire};
+use mutation::{Protection, keeps};
 
 use orders::Commands;
 use stage::{Go, Stage};

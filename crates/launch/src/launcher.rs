@@ -30,7 +30,7 @@ use crate::cgroup::{Driver, Group};
 use crate::message::{At as _, Fault, Reply, Request, Spec};
 use crate::pool::Pool;
 use crate::shape::Shape;
-use crate::{mutation, template, wire};
+use crate::{template, wire};
 
 use prepare::{Ready, make_ready, take_standard_input};
 

@@ -22,7 +22,6 @@ pub mod fuzzing;
 mod init;
 mod launcher;
 pub mod message;
-pub mod mutation;
 mod pool;
 pub mod seccomp;
 mod shape;

@@ -36,7 +36,7 @@ pub struct Preparation {
     /// The server's process, which cgroup v2 may need moved out of the way.
     pub server_pid: u32,
     pub pool: Pool,
-    /// Protections to leave out, by name; heard only by a build for tests. See [`crate::mutation`].
+    /// Protections to leave out, by name; heard only by a build for tests. See [`mutation`].
     pub left_out: Vec<String>,
 }
 

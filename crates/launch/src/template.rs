@@ -1,15 +1,19 @@
-//! What all jails of a launcher share: a read-only root, made once and bound into each.
+//! What all jails of a launcher share: a read-only root, made once.
 //!
 //! ```text
-//! /            a tmpfs of the launcher's own mount namespace
+//! home         the launcher's own mount namespace
+//! /            a tmpfs
 //! ├─ host/     the machine's root, as it was
 //! ├─ proc/     the machine's
-//! ├─ new/      where a jail's init binds `jail` before it pivots there
-//! └─ jail/     a tmpfs, read-only: /usr /bin /lib* of the machine, a small /etc and /dev,
-//!              and empty directories for what each jail mounts itself
+//! └─ jail/     the template, a tmpfs, read-only: /usr /bin /lib* of the machine, a small /etc and
+//!              /dev, and empty directories for what each jail mounts itself
+//!
+//! nursery      where jails are born: its root is the template, and there is nothing else
+//! └─ proc/     of a PID namespace that has ended
 //! ```
 //!
-//! A bind of a finished tree is one call; making it anew would be some twenty for every start.
+//! A jail is born with a copy of the nursery's mounts, and so in its own root: there is nothing to bind, and
+//! no old root to leave, for whose last users the kernel would wait.
 
 use std::fs;
 use std::io;
@@ -23,18 +27,17 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, OpenTreeFlags, UnmountFlags, mount, mount_bind,
     mount_bind_recursive, mount_change, open_tree, unmount,
 };
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use sys::{MountAttributes, Reach, restrict_mount};
+use sys::{Birth, MountAttributes, Reach, Side, restrict_mount};
 
 use crate::message::{At as _, Fault};
-use crate::mutation::{Protection, keeps};
+use mutation::{Protection, keeps};
 
 /// The machine's root, as the launcher sees it.
 pub(crate) const HOST: &str = "/host";
 /// The finished root of a jail.
-pub(crate) const JAIL: &str = "/jail";
-/// Where init binds it.
-pub(crate) const NEW_ROOT: &str = "/new";
+const JAIL: &str = "/jail";
 
 /// Devices that a jail has. `ptmx` and `pts` are its own.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
@@ -63,13 +66,10 @@ const ETC_DIRECTORIES: [&str; 2] = ["alternatives", "ld.so.conf.d"];
 pub(crate) const USER_ID: u32 = 1000;
 
 /// The launcher's two mount namespaces.
-///
-/// A jail is born with a copy of the mounts its launcher sees, and then leaves them: both cost by the
-/// mount. So jails are born where there is little to see.
 pub(crate) struct Namespaces {
     /// With the machine below `/host`.
     home: OwnedFd,
-    /// With the template only.
+    /// With the template as its root.
     nursery: OwnedFd,
 }
 
@@ -84,14 +84,45 @@ impl Namespaces {
         enter(&self.home)
     }
 
-    /// Makes the nursery: a copy of the namespace this process is in, without the machine.
+    /// Makes the nursery: a copy of the namespace this process is in, of which the template is left.
     fn make() -> Result<Self, Fault> {
         let home = own_namespace()?;
         sys::unshare(sys::Namespaces::MOUNT).at("make a mount namespace for births")?;
-        unmount(HOST, UnmountFlags::DETACH).at("leave the machine out of the nursery")?;
-        let namespaces = Self { home, nursery: own_namespace()? };
+        let nursery = own_namespace()?;
+        let namespaces = Self { home, nursery };
+        namespaces.enter_nursery()?;
+        empty_proc(&format!("{JAIL}/proc"))?;
+        pivot(JAIL)?;
         namespaces.go_home()?;
         Ok(namespaces)
+    }
+}
+
+/// Mounts a `/proc` without processes.
+///
+/// A user namespace may mount a `/proc` only where it sees one already, so there must be one in the
+/// nursery, and in each jail below its own. The machine's would do, and shall not be there.
+fn empty_proc(target: &str) -> Result<(), Fault> {
+    let step = "mount the nursery's /proc";
+    let birth = Birth { namespaces: sys::Namespaces::PID, cgroup: None };
+    match sys::clone3(&birth).at(step)? {
+        Side::Child => {
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            let mounted = mount("proc", target, "proc", flags, None);
+            sys::exit(mounted.err().map_or(0, rustix::io::Errno::raw_os_error))
+        }
+        Side::Parent { child, .. } => {
+            let ended = waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED).at(step)?;
+            match ended.and_then(|status| status.exit_status()) {
+                Some(0) => Ok(()),
+                // Where the machine's own is partly covered, none may be had here either, nor in a jail.
+                Some(errno) if errno == rustix::io::Errno::PERM.raw_os_error() => {
+                    mount_bind_recursive("/proc", target).at(step)
+                }
+                Some(errno) => Err(rustix::io::Errno::from_raw_os_error(errno)).at(step),
+                None => Err(rustix::io::Errno::CHILD).at(step),
+            }
+        }
     }
 }
 
@@ -135,7 +166,7 @@ fn enter_own_root() -> Result<(), Fault> {
     // Mounted over /tmp only until the pivot moves it away from there: every machine has that.
     let start = Path::new("/tmp");
     tmpfs(start, c"mode=755,size=1m").at("mount the launcher's root")?;
-    for name in ["host", "proc", "new", "jail"] {
+    for name in ["host", "proc", "jail"] {
         fs::create_dir(start.join(name)).at("make the launcher's root")?;
     }
     rustix::process::chdir(start).at("enter the launcher's root")?;

@@ -7,6 +7,7 @@ use hyper::header::{
     HeaderName, HeaderValue, InvalidHeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
+use mutation::{Protection, keeps};
 use secret::Secret;
 
 use crate::provider::{Injection, Provider};
@@ -51,7 +52,9 @@ pub(crate) fn prepare_request(
     provider: &Provider,
     key: &Secret,
 ) -> Result<(), InvalidHeaderValue> {
-    strip_hop_by_hop(headers);
+    if keeps(Protection::HopByHop) {
+        strip_hop_by_hop(headers);
+    }
     for name in &NOT_FORWARDED {
         headers.remove(name);
     }
@@ -72,6 +75,9 @@ pub(crate) fn prepare_request(
     }
     if provider.service.as_str() == "anthropic" && !headers.contains_key(ANTHROPIC_VERSION) {
         headers.insert(ANTHROPIC_VERSION, HeaderValue::from_static("2023-06-01"));
+    }
+    if !keeps(Protection::HopByHop) {
+        strip_hop_by_hop(headers);
     }
     Ok(())
 }

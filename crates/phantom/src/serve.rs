@@ -9,6 +9,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use ids::SessionId;
+use mutation::{Protection, keeps};
 use store::Store;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -121,6 +122,7 @@ impl Proxy {
     /// Serves a listener until `stop`; connections that are open then may finish.
     pub async fn serve(&self, listener: TcpListener, door: Door, stop: CancellationToken) {
         let places = Arc::new(Semaphore::new(match door {
+            _ if !keeps(Protection::Places) => Semaphore::MAX_PERMITS,
             Door::Public => MOST_OF_THE_PUBLIC,
             Door::Session(_) => MOST_OF_A_JAIL,
         }));

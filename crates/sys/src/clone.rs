@@ -49,8 +49,6 @@ pub enum Side {
 pub enum CloneError {
     /// The caller has more than one thread: a bug in the caller.
     Threads,
-    /// The threads of this process could not be counted (no `/proc`?).
-    Count(io::Error),
     /// The kernel's answer.
     Refused(io::Error),
 }
@@ -59,7 +57,7 @@ impl From<CloneError> for io::Error {
     fn from(error: CloneError) -> Self {
         match error {
             CloneError::Threads => Self::other("clone3 called with other threads running"),
-            CloneError::Count(error) | CloneError::Refused(error) => error,
+            CloneError::Refused(error) => error,
         }
     }
 }
@@ -70,7 +68,7 @@ impl From<CloneError> for io::Error {
 ///
 /// [`CloneError::Threads`] in a process with more than one thread: a bug in the caller.
 pub fn clone3(birth: &Birth<'_>) -> Result<Side, CloneError> {
-    if !is_alone().map_err(CloneError::Count)? {
+    if !leads_alone() {
         return Err(CloneError::Threads);
     }
     let mut pidfd: RawFd = -1;
@@ -86,7 +84,7 @@ pub fn clone3(birth: &Birth<'_>) -> Result<Side, CloneError> {
     }
     // SAFETY: `args` is a whole, live `clone_args`, and its one pointer names `pidfd`, which
     // outlives the call. No `CLONE_VM` and no stack: the child runs on its own copy of ours.
-    // We are the only thread (counted above, and with nobody else running nobody can have
+    // We are the only thread (asked above, and with nobody else running nobody can have
     // started one since), so no lock in that copy waits for a thread that is not there. libc's
     // own record of the thread id is the parent's in the child; nothing on the way to `exec` or
     // `_exit` uses a lock that compares it.
@@ -103,7 +101,14 @@ pub fn clone3(birth: &Birth<'_>) -> Result<Side, CloneError> {
     }
 }
 
-/// Whether this process has a single thread: the kernel adds them to the link count of `task`.
+/// Whether this process has a single thread, also where there is no `/proc`: `unshare` of the thread
+/// group does nothing for a process with one, and is refused to one with more.
+fn leads_alone() -> bool {
+    // SAFETY: the call takes no pointer, and with this flag alone changes nothing.
+    unsafe { libc::unshare(libc::CLONE_THREAD) == 0 }
+}
+
+/// The same, for processes whose filter refuses `unshare`: the kernel adds them to the link count of `task`.
 pub(crate) fn is_alone() -> io::Result<bool> {
     Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 2 + 1)
 }

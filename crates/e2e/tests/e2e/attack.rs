@@ -6,6 +6,7 @@ mod files;
 mod golden;
 mod network;
 mod processes;
+mod proxies;
 mod suite;
 mod syscalls;
 mod tls;

@@ -11,7 +11,7 @@ use super::{
     Controllers, Driver, Group, PARENT, Place, Version, disks, layout, make_instance, write,
 };
 use crate::message::{At as _, Fault, Limits};
-use crate::mutation::{Protection, keeps};
+use mutation::{Protection, keeps};
 
 /// What we use. `cpu` and `blkio` limit; `cpuacct` only counts.
 const CONTROLLERS: [&str; 5] = ["memory", "pids", "cpu", "cpuacct", "blkio"];

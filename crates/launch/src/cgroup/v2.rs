@@ -10,7 +10,7 @@ use super::{
     Controllers, Driver, Group, PARENT, Place, SERVER, Version, disks, layout, make_instance, write,
 };
 use crate::message::{At as _, Fault, Limits};
-use crate::mutation::{Protection, keeps};
+use mutation::{Protection, keeps};
 
 const WANTED: [&str; 4] = ["memory", "cpu", "pids", "io"];
 

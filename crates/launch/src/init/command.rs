@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use crate::message::{Command, Fault};
-use crate::mutation::{Protection, keeps};
+use mutation::{Protection, keeps};
 
 /// Exit codes of a shell for a command that is not there, and for one that cannot be run.
 const NOT_FOUND: i32 = 127;

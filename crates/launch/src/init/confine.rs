@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use sys::Instruction;
 
 use crate::message::{Access as TreeAccess, At as _, Fault};
-use crate::mutation::{Protection, keeps};
 use crate::shape::Shape;
+use mutation::{Protection, keeps};
 
 pub(crate) const LANDLOCK_STEP: &str =
     "confine with Landlock (needs Linux 5.13 with `landlock` in the `lsm=` list)";

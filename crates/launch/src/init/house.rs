@@ -7,17 +7,15 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, mount_bind_recursive, move_mount,
-    open_tree,
+    MountFlags, MoveMountFlags, OpenTreeFlags, mount, mount_bind, move_mount, open_tree,
 };
 use sys::{MountAttributes, Reach, restrict_mount};
 
 use super::{image, layers, stage};
 use crate::fault;
 use crate::message::{Access, At as _, Fault, Spec, Tree};
-use crate::mutation::{Protection, keeps};
 use crate::shape::{Ground, Shape};
-use crate::template::{self, JAIL, NEW_ROOT};
+use mutation::{Protection, keeps};
 
 /// Size of `/dev/shm`, and of the home directory: memory, which the jail's limit counts.
 const SHARED_MEMORY_BYTES: u64 = 64 << 20;
@@ -41,16 +39,14 @@ const MASKED_FILES: [&str; 12] = [
 ];
 const MASKED_DIRECTORIES: [&str; 4] = ["acpi", "bus", "irq", "scsi"];
 
-/// Mounts what every jail of a shape has, and pivots into it.
+/// Mounts what every jail of a shape has onto the template, which is the root it was born with.
 pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
-    fault::inject("template")?;
-    mount_bind_recursive(JAIL, NEW_ROOT).at("bind the template")?;
     fault::inject("proc")?;
     proc(shape)?;
     fault::inject("mounts")?;
     let pts = c"newinstance,ptmxmode=0666,mode=620,max=64";
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mount("devpts", format!("{NEW_ROOT}/dev/pts"), "devpts", quiet, pts).at("mount /dev/pts")?;
+    mount("devpts", "/dev/pts", "devpts", quiet, pts).at("mount /dev/pts")?;
     let no_exec = if keeps(Protection::NoExec) { MountFlags::NOEXEC } else { MountFlags::empty() };
     tmpfs("dev/shm", SHARED_MEMORY_BYTES, 0o1777, no_exec)?;
     tmpfs("tmp", shape.tmp, 0o1777, no_exec)?;
@@ -60,8 +56,7 @@ pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
             tmpfs(name, bytes, 0o755, MountFlags::empty())?;
         }
     }
-    fault::inject("pivot")?;
-    template::pivot(NEW_ROOT)
+    Ok(())
 }
 
 /// Closes the fresh trees of a shape that may not be written to. Gives, if there is code to come, a way
@@ -107,12 +102,12 @@ pub(super) fn attach(spec: &Spec, trees: Vec<OwnedFd>, code: Option<OwnedFd>) ->
 
 /// A `/proc` of this PID namespace, without what is the machine's.
 fn proc(shape: &Shape) -> Result<(), Fault> {
-    let target = format!("{NEW_ROOT}/proc");
+    let target = "/proc";
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    if mount("proc", &target, "proc", flags, c"hidepid=invisible").is_err() {
+    if mount("proc", target, "proc", flags, c"hidepid=invisible").is_err() {
         // Where the machine's own /proc is partly covered (inside a container), the kernel gives
         // out none that would show more. One with processes only shows less than ours.
-        return mount("proc", &target, "proc", flags, c"hidepid=invisible,subset=pid")
+        return mount("proc", target, "proc", flags, c"hidepid=invisible,subset=pid")
             .at("mount /proc");
     }
     namespace_limits(shape)?;
@@ -121,15 +116,11 @@ fn proc(shape: &Shape) -> Result<(), Fault> {
     }
     read_only(&format!("{target}/sys"))?;
     for name in MASKED_FILES {
-        cover(&format!("{target}/{name}"), |masked| {
-            mount_bind(format!("{JAIL}/dev/null"), masked)
-        })?;
+        cover(&format!("{target}/{name}"), |masked| mount_bind("/dev/null", masked))?;
     }
     for name in MASKED_DIRECTORIES {
         // The template's /opt/flavors: an empty directory that nobody can write to.
-        cover(&format!("{target}/{name}"), |masked| {
-            mount_bind(format!("{JAIL}/opt/flavors"), masked)
-        })?;
+        cover(&format!("{target}/{name}"), |masked| mount_bind("/opt/flavors", masked))?;
     }
     Ok(())
 }
@@ -150,7 +141,7 @@ fn namespace_limits(shape: &Shape) -> Result<(), Fault> {
         limits.push(("net/ipv4/tcp_wmem", "4096 65536 524288"));
     }
     for (name, value) in limits {
-        fs::write(format!("{NEW_ROOT}/proc/sys/{name}"), value).at(format!("set {name}"))?;
+        fs::write(format!("/proc/sys/{name}"), value).at(format!("set {name}"))?;
     }
     Ok(())
 }
@@ -203,7 +194,7 @@ fn close(name: &str) -> Result<(), Fault> {
 
 /// Mounts a tmpfs of a given size. Files are memory, so their number is limited, too.
 fn tmpfs(name: &str, bytes: u64, mode: u32, more: MountFlags) -> Result<(), Fault> {
-    mount_tmpfs(&format!("{NEW_ROOT}/{name}"), bytes, mode, more)
+    mount_tmpfs(&format!("/{name}"), bytes, mode, more)
 }
 
 pub(super) fn mount_tmpfs(

@@ -17,7 +17,7 @@ use rustix::net::{
 
 use super::attempts;
 use crate::message::{At as _, Fault, Listener, Local, Network, Transport};
-use crate::mutation::{Protection, keeps};
+use mutation::{Protection, keeps};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 512;

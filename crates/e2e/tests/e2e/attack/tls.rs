@@ -41,20 +41,48 @@ async fn tls_server(address: &str, tasks: &mut tokio::task::JoinSet<()>) -> Stri
     made.cert.pem()
 }
 
+/// What a jail is started with that may reach `api.test`, and an `other.test` at the same address, as it is
+/// with hosts of one provider.
+const FLAGS: [&str; 8] = [
+    "--allow",
+    "api.test",
+    "--resolve",
+    "api.test=127.44.0.1",
+    "--resolve",
+    "other.test=127.44.0.1",
+    "--allow-private",
+    "127.44.0.1/32",
+];
+
+#[tokio::test]
+async fn d06_another_name_is_reached_only_without_the_look_at_the_hello() {
+    assert!(can_become(), "this test begins as root");
+    let mut tasks = tokio::task::JoinSet::new();
+    tls_server("127.44.0.2", &mut tasks).await;
+    let flags = FLAGS.map(|flag| flag.replace("127.44.0.1", "127.44.0.2"));
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let script = "import socket, ssl\n\
+        context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE\n\
+        try:\n\
+        \x20 t = context.wrap_socket(socket.create_connection(('api.test', 443), timeout=5), server_hostname='other.test')\n\
+        \x20 t.sendall(b'GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n'); print(t.recv(4096).split(b'\\r\\n\\r\\n')[1].decode())\n\
+        except OSError: print('refused')";
+    let delegated = Delegated::new();
+    for (run, said) in [
+        (Run::new(&flags), "refused\n"),
+        (Run::of_user(&delegated, &flags), "refused\n"),
+        (Run::without("hello-name", &flags), "other.test\n"),
+        (Run::of_user_without(&delegated, "hello-name", &flags), "other.test\n"),
+    ] {
+        let got = run.python(script).await;
+        assert_eq!(got.stdout, said, "{}", got.stderr);
+    }
+}
+
 #[tokio::test]
 async fn the_name_in_the_hello_must_be_the_name_that_was_dialled() {
     let mut tasks = tokio::task::JoinSet::new();
     tls_server("127.44.0.1", &mut tasks).await;
-    let flags = [
-        "--allow",
-        "api.test",
-        "--resolve",
-        "api.test=127.44.0.1",
-        "--resolve",
-        "other.test=127.44.0.1",
-        "--allow-private",
-        "127.44.0.1/32",
-    ];
     let script = "import socket, ssl\n\
         context = ssl.create_default_context(); context.check_hostname = False; context.verify_mode = ssl.CERT_NONE\n\
         def ask(name, pieces=None, proxy=None):\n\
@@ -78,7 +106,7 @@ async fn the_name_in_the_hello_must_be_the_name_that_was_dialled() {
         print('fragmented', s.recv(1) == b'\\x16')";
     assert!(can_become(), "this test begins as root");
     let delegated = Delegated::new();
-    for run in [Run::new(&flags), Run::of_user(&delegated, &flags)] {
+    for run in [Run::new(&FLAGS), Run::of_user(&delegated, &FLAGS)] {
         let said = run.python(script).await;
         let one = "api.test\napi.test\nrefused\nrefused\nrefused\n";
         let plain = "plain b''\n";

@@ -43,10 +43,22 @@ pub enum Protection {
     DeathSignal,
     /// Limits of open files and of inotify instances.
     FileLimits,
+    /// The name in a client's TLS hello is the name that was allowed.
+    HelloName,
+    /// What speaks of one connection is taken out of a request before the key is put in.
+    HopByHop,
+    /// A jail's door lets in the tokens of its own session only.
+    Door,
+    /// A session's scopes.
+    Scopes,
+    /// No method that has the upstream say what it was sent.
+    Trace,
+    /// Places at each listener of the proxy.
+    Places,
 }
 
 impl Protection {
-    pub const ALL: [(&'static str, Self); 19] = [
+    pub const ALL: [(&'static str, Self); 25] = [
         ("close-descriptors", Self::CloseDescriptors),
         ("undumpable", Self::Undumpable),
         ("proc-masks", Self::ProcMasks),
@@ -66,24 +78,31 @@ impl Protection {
         ("tree-limit", Self::TreeLimit),
         ("death-signal", Self::DeathSignal),
         ("file-limits", Self::FileLimits),
+        ("hello-name", Self::HelloName),
+        ("hop-by-hop", Self::HopByHop),
+        ("door", Self::Door),
+        ("scopes", Self::Scopes),
+        ("trace", Self::Trace),
+        ("places", Self::Places),
     ];
 }
 
 #[cfg(feature = "mutations")]
 static LEFT_OUT: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Says what this launcher leaves out.
+/// Says what this process leaves out, by name. Heard once.
 #[cfg(feature = "mutations")]
-pub(crate) fn leave_out(names: &[String]) {
+pub fn leave_out(names: &[String]) {
     drop(LEFT_OUT.set(names.to_owned()));
 }
 
+/// Says what this process leaves out: nothing.
 #[cfg(not(feature = "mutations"))]
-pub(crate) fn leave_out(_: &[String]) {}
+pub fn leave_out(_: &[String]) {}
 
 /// Whether a protection is to be put in force: always, but in a build for tests.
 #[cfg(feature = "mutations")]
-pub(crate) fn keeps(protection: Protection) -> bool {
+pub fn keeps(protection: Protection) -> bool {
     let name =
         Protection::ALL.iter().find(|(_, known)| *known == protection).map(|(name, _)| *name);
     !LEFT_OUT.get().is_some_and(|left_out| left_out.iter().any(|left| Some(left.as_str()) == name))
@@ -91,12 +110,12 @@ pub(crate) fn keeps(protection: Protection) -> bool {
 
 /// Whether a step is to fail.
 #[cfg(feature = "mutations")]
-pub(crate) fn fails(step: &str) -> bool {
+pub fn fails(step: &str) -> bool {
     let named = |left: &String| left.strip_prefix("fail:") == Some(step);
     LEFT_OUT.get().is_some_and(|left_out| left_out.iter().any(named))
 }
 
 #[cfg(not(feature = "mutations"))]
-pub(crate) const fn keeps(_: Protection) -> bool {
+pub const fn keeps(_: Protection) -> bool {
     true
 }
