@@ -21,7 +21,7 @@ const MAY_USE: [(&str, &[&str]); 18] = [
     ("snapshot", &["ids"]),
     ("store", &["ids", "secret"]),
     ("egress", &["ids", "mutation"]),
-    ("phantom", &["ids", "mutation", "secret", "store"]),
+    ("phantom", &["httpkit", "ids", "mutation", "secret", "store"]),
     ("control", &["egress", "httpkit", "ids", "jail", "phantom", "secret", "snapshot", "store"]),
     ("agent", &["httpkit", "sys"]),
     ("sandbox-agent", &["agent", "sys"]),

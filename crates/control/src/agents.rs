@@ -17,9 +17,11 @@ mod door;
 mod error;
 mod forward;
 mod life;
+mod pausing;
 mod program;
 mod routes;
 mod service;
+mod states;
 mod wire;
 
 pub(crate) use access::presented;

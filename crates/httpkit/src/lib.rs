@@ -1,8 +1,9 @@
 //! What both HTTP faces share: one notion of error, request bodies that say which field is wrong,
-//! bodies that a thread writes, request ids, and a drain that ends.
+//! bodies that a thread writes, bodies that nobody reads, request ids, and a drain that ends.
 
 mod error;
 mod json;
+pub mod linger;
 pub mod produced;
 mod request_id;
 mod serve;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
+use httpkit::linger::Rests;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderValue, UPGRADE};
 use hyper::{Method, Request, Response, StatusCode, Version};
@@ -86,6 +87,7 @@ pub(crate) async fn answer(
     shared: &Arc<Shared>,
     door: &Door,
     cut: &CancellationToken,
+    rests: &Rests,
     request: Request<Incoming>,
 ) -> Answer {
     let path = request.uri().path();
@@ -97,7 +99,12 @@ pub(crate) async fn answer(
     }
     match decide(shared, door, &request) {
         Ok(passed) => forward(shared, cut, passed, request).await,
-        Err(stopped) => refuse(shared, &request, stopped).await,
+        Err(stopped) => {
+            let answer = refuse(shared, &request, stopped).await;
+            let (parts, body) = request.into_parts();
+            rests.take(body, &parts.headers);
+            answer
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use httpkit::linger;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -157,15 +158,17 @@ impl Proxy {
         drop(stream.set_nodelay(true));
         let shared = self.0;
         let cut = CancellationToken::new();
+        let (rests, left) = linger::channel();
         let service = service_fn(|request| {
-            let (shared, door, cut) = (&shared, &door, &cut);
-            async move { Ok::<_, Infallible>(forward::answer(shared, door, cut, request).await) }
+            let (shared, door, cut, rests) = (&shared, &door, &cut, &rests);
+            async move { Ok::<_, Infallible>(forward::answer(shared, door, cut, rests, request).await) }
         });
         let mut builder = http1::Builder::new();
         builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(128 * 1024);
         let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
         let mut connection = std::pin::pin!(connection);
         tokio::select! {
+            never = linger::read_out(left) => match never {},
             // A client that breaks off has nobody to be told.
             ended = connection.as_mut() => drop(ended),
             // Its exchange was revoked: what is not read yet will not be.

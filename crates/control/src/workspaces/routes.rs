@@ -14,7 +14,8 @@ use utoipa::IntoParams;
 
 use super::domains;
 use super::moments::Family;
-use super::service::{Errand, NewExec, NewWorkspace};
+use super::occupants::{Errand, NewExec};
+use super::service::NewWorkspace;
 use super::wire::{
     CreateWorkspace, CreateWorkspaceBody, Fork, ForkWorkspace, Forked, FromSnapshot,
     PatchWorkspace, RestoreWorkspace, TakeSnapshot, WorkspaceExec, WorkspaceList, WorkspaceView,

@@ -517,3 +517,22 @@ async fn an_upload_that_goes_on_is_no_silence() {
     assert_eq!(response.status(), 200);
     assert_eq!(house.upstream.seen()[0].body, b"piece".repeat(8));
 }
+
+/// A client that is refused while it still sends hears why.
+#[tokio::test]
+async fn a_refusal_is_heard_by_who_sends_a_large_body_first() {
+    let house = House::new().await;
+    let mut stream =
+        TcpStream::connect(house.proxy.strip_prefix("http://").unwrap()).await.unwrap();
+    let head = "POST /v1/openai/v1/files HTTP/1.1\r\nhost: x\r\nauthorization: Bearer phm_0\r\n\
+        content-length: 16777216\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let part = vec![b'x'; 64 * 1024];
+    for _ in 0..256 {
+        stream.write_all(&part).await.unwrap();
+        tokio::time::sleep(Duration::from_micros(100)).await;
+    }
+    let mut answer = Vec::new();
+    drop(tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await);
+    assert!(answer.starts_with(b"HTTP/1.1 401"), "{}", String::from_utf8_lossy(&answer));
+}
