@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
-use crate::shelf::{At, Remove, Shelf};
+use crate::shelf::{At, Remove, Shelf, list};
 
 /// They stand on the shelf of the flavors: read-only in each jail that is given them.
 const KIND: &str = "flavor";
@@ -38,7 +38,7 @@ pub(crate) struct Install {
     at: At,
 }
 
-pub(crate) fn agents(command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) fn agents(command: Command, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Install(install) => {
             let shelf = Shelf::of(KIND, &install.at)?;
@@ -66,15 +66,17 @@ pub(crate) fn agents(command: Command) -> anyhow::Result<ExitCode> {
             }
         }
         Command::List(at) => {
-            for (name, path) in control::flavors::list(&Shelf::of(KIND, &at)?.path)? {
-                if let Some(agent) = name.strip_prefix(PREFIX) {
-                    writeln!(io::stdout(), "{agent}\t{}", path.display())?;
-                }
-            }
+            let all = control::flavors::list(&Shelf::of(KIND, &at)?.path)?;
+            let agents = all.iter().filter_map(|(name, path)| {
+                Some((name.strip_prefix(PREFIX)?.to_owned(), path.display().to_string()))
+            });
+            list(agents, ["name", "path"], json)?;
         }
         Command::Remove(mut remove) => {
+            let agent = remove.name.clone();
             remove.name.insert_str(0, PREFIX);
-            Shelf::remove(KIND, &remove)?;
+            Shelf::remove(KIND, &remove)
+                .with_context(|| format!("the agent {agent} was not removed"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

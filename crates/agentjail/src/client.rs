@@ -41,7 +41,7 @@ pub(crate) struct Global {
     key: Option<String>,
     /// Print JSON, also on a terminal
     #[arg(long, global = true)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

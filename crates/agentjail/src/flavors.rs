@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 use snapshot::Whiteouts;
 
-use crate::shelf::{At, LIMITS, Remove, Shelf, archive};
+use crate::shelf::{At, LIMITS, Remove, Shelf, archive, list};
 
 const KIND: &str = "flavor";
 
@@ -39,7 +39,7 @@ pub(crate) struct Add {
     at: At,
 }
 
-pub(crate) fn flavors(command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) fn flavors(command: Command, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Add(Add { name, from, replace, at }) => {
             let (target, ()) = Shelf::of(KIND, &at)?.add(&name, replace, |made, _| {
@@ -50,9 +50,9 @@ pub(crate) fn flavors(command: Command) -> anyhow::Result<ExitCode> {
             writeln!(io::stdout(), "{name}\t{}", target.display())?;
         }
         Command::List(at) => {
-            for (name, path) in control::flavors::list(&Shelf::of(KIND, &at)?.path)? {
-                writeln!(io::stdout(), "{name}\t{}", path.display())?;
-            }
+            let all = control::flavors::list(&Shelf::of(KIND, &at)?.path)?;
+            let all = all.iter().map(|(name, path)| (name.clone(), path.display().to_string()));
+            list(all, ["name", "path"], json)?;
         }
         Command::Remove(remove) => Shelf::remove(KIND, &remove)?,
     }

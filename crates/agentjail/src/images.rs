@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use control::images::{self, About};
 use snapshot::Whiteouts;
 
-use crate::shelf::{At, LIMITS, Remove, Shelf, archive};
+use crate::shelf::{At, LIMITS, Remove, Shelf, archive, list};
 
 const KIND: &str = "image";
 
@@ -46,7 +46,7 @@ pub(crate) struct Add {
     at: At,
 }
 
-pub(crate) fn images(command: Command) -> anyhow::Result<ExitCode> {
+pub(crate) fn images(command: Command, json: bool) -> anyhow::Result<ExitCode> {
     match command {
         Command::Add(Add { name, from, tag, replace, at }) => {
             let (_, about) = Shelf::of(KIND, &at)?.add(&name, replace, |made, beside| {
@@ -61,9 +61,9 @@ pub(crate) fn images(command: Command) -> anyhow::Result<ExitCode> {
             writeln!(std::io::stdout(), "{name}\t{}", about.digest)?;
         }
         Command::List(at) => {
-            for image in images::list(&Shelf::of(KIND, &at)?.path)? {
-                writeln!(std::io::stdout(), "{}\t{}", image.name, image.about.digest)?;
-            }
+            let all = images::list(&Shelf::of(KIND, &at)?.path)?;
+            let all = all.into_iter().map(|image| (image.name, image.about.digest));
+            list(all, ["name", "digest"], json)?;
         }
         Command::Remove(remove) => Shelf::remove(KIND, &remove)?,
     }

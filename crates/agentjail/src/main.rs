@@ -59,10 +59,10 @@ enum Command {
 const EXAMPLES: &str = "\
 Examples:
   agentjail run -- python3 -c 'print(40 + 2)'
-  agentjail run --allow pypi.org --allow files.pythonhosted.org -- pip download six -d /output
+  agentjail run --allow pypi.org --allow files.pythonhosted.org --output . -- pip download six -d /output
   agentjail run --workspace . --rw -- make test
   agentjail serve
-  agentjail ws create --git https://github.com/my-org/app --flavor nodejs
+  agentjail ws create --git https://github.com/my-org/app
   agentjail exec WORKSPACE -- npm test
   agentjail doctor";
 
@@ -88,9 +88,9 @@ fn act(global: &client::Global, command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(flags) => serve::serve(*flags),
         Command::Run(flags) => run::run(*flags),
         Command::Client(command) => client::run(global, command),
-        Command::Flavors(command) => flavors::flavors(command),
-        Command::Images(command) => images::images(command),
-        Command::Agents(command) => agents::agents(command),
+        Command::Flavors(command) => flavors::flavors(command, global.json),
+        Command::Images(command) => images::images(command, global.json),
+        Command::Agents(command) => agents::agents(command, global.json),
         Command::Agent(flags) => Ok(sandbox_agent::act(*flags)),
         Command::Doctor(flags) => doctor::doctor(&flags),
         Command::Attempt { line, arguments } => Ok(attack::attempt(&line, &arguments)),

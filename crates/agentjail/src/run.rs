@@ -91,7 +91,7 @@ pub(crate) struct Flags {
     #[arg(long)]
     json: bool,
     /// The command
-    #[arg(last = true, required = true, value_name = "CMD [ARGS]")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD [ARGS]")]
     command: Vec<String>,
 }
 
@@ -109,7 +109,7 @@ enum Seccomp {
 }
 
 /// Exit code for a timeout, as coreutils' `timeout` gives it.
-const TIMED_OUT: u8 = 124;
+pub(crate) const TIMED_OUT: u8 = 124;
 /// Exit code when there was no jail to run the command in, as with `env` or `docker run`.
 const NO_JAIL: u8 = 125;
 

@@ -2,11 +2,12 @@
 //! another.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use control::StateDir;
 use snapshot::UnpackLimits;
 
 use crate::serve::state_dir_of;
@@ -16,13 +17,14 @@ pub(crate) const LIMITS: UnpackLimits = UnpackLimits { entries: 2_000_000, bytes
 
 #[derive(Debug, Args)]
 pub(crate) struct At {
-    /// The server's state directory [default: as of `agentjail serve`]
+    /// The server's state directory [default: that of `agentjail serve`]
     #[arg(long, env = "AGENTJAIL_STATE_DIR", value_name = "DIR")]
     state_dir: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Remove {
+    /// As it is listed
     pub(crate) name: String,
     #[command(flatten)]
     at: At,
@@ -55,6 +57,9 @@ impl Shelf {
         if target.exists() && !replace {
             bail!("the {kind} {name} is there already: say --replace to put this in its place");
         }
+        // The state holds keys: whoever makes it first makes it for this user alone.
+        let state = self.path.parent().unwrap_or(&self.path).to_owned();
+        StateDir::open(state.clone()).with_context(|| state.display().to_string())?;
         fs::create_dir_all(&self.path).with_context(|| self.path.display().to_string())?;
         // One at a time, so that what is half made is nobody's: left by one that was killed.
         let alone = fs::File::open(&self.path)?;
@@ -87,6 +92,24 @@ impl Shelf {
         }
         Ok(self.path.join(name))
     }
+}
+
+/// Shows what stands on a shelf: a line each, or one JSON list.
+pub(crate) fn list(
+    all: impl Iterator<Item = (String, String)>,
+    [first, second]: [&str; 2],
+    json: bool,
+) -> io::Result<()> {
+    let mut out = io::stdout();
+    if json {
+        let all: Vec<_> =
+            all.map(|(name, other)| serde_json::json!({ first: name, second: other })).collect();
+        return writeln!(out, "{:#}", serde_json::Value::Array(all));
+    }
+    for (name, other) in all {
+        writeln!(out, "{name}\t{other}")?;
+    }
+    Ok(())
 }
 
 /// Opens a tar archive, plain or gzip.

@@ -302,7 +302,7 @@ pub(crate) fn limits_in_force(
             Some(false) if spec.enforcement == Enforcement::Required => {
                 return Err(rustix::io::Errno::OPNOTSUPP).at(format!(
                     "limit {name}: no cgroup with this controller is delegated here (run as root, or \
-                     under `systemd-run --user --scope -p Delegate=yes`, or ask for best effort)"
+                     under `systemd-run --user --scope -p Delegate=yes`, or go without it: best effort, `--best-effort`)"
                 ));
             }
             Some(false) => {}

@@ -1,6 +1,7 @@
 //! Where the log goes: the terminal, or a file a day that is kept for a week.
 
 use std::fs::File;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,10 @@ pub(crate) fn begin(filter: &str, directory: Option<&Path>) -> anyhow::Result<()
     let filter = EnvFilter::try_new(filter)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
     match directory {
-        None => builder.with_writer(std::io::stderr).init(),
+        None => {
+            let terminal = std::io::stderr().is_terminal();
+            builder.with_ansi(terminal).with_writer(std::io::stderr).init();
+        }
         Some(directory) => {
             std::fs::create_dir_all(directory)?;
             sweep(directory);

@@ -28,7 +28,10 @@ impl Agents {
             return Ok(launch);
         }
         if self.inner.preinstalled_only {
-            let text = format!("{agent} is not installed, and this server installs none by itself");
+            let text = format!(
+                "{agent} is not installed, and this server installs none by itself: \
+                 `sandbox-agent install-agent {agent}`, or for jails `agentjail agents install {agent}`"
+            );
             return Err(Problem::new(Code::AgentNotInstalled, text).with("agent", agent));
         }
         self.install(agent, install::Versions::default(), false).await?.await?;

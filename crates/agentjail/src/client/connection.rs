@@ -13,6 +13,14 @@ const TURN: Duration = Duration::from_secs(15);
 const ASKED_AGAIN: Duration = Duration::from_millis(100);
 const BUSY: &str = "another exec is in flight";
 
+/// What to do about some refusals, in this program's words.
+const REMEDIES: [(&str, &str); 4] = [
+    (BUSY, "a workspace runs one command at a time: see `agentjail jails list --status running`"),
+    ("unknown flavor", "`agentjail flavors list` on the server's machine tells which there are"),
+    ("unknown image", "`agentjail images list` on the server's machine tells which there are"),
+    ("no credential configured", "`agentjail cred put SERVICE` keeps a key"),
+];
+
 const DEFAULT_URL: &str = "http://127.0.0.1:7000";
 
 /// What stands in `~/.config/agentjail/config.toml`.
@@ -76,6 +84,10 @@ impl Connection {
         let said = said.as_ref().and_then(|said| said["error"].as_str()).unwrap_or(text.trim());
         let hint = match status.as_u16() {
             401 => " (see --key)".to_owned(),
+            400..500 => REMEDIES
+                .iter()
+                .find(|(found, _)| said.contains(found))
+                .map_or_else(String::new, |(_, remedy)| format!(" ({remedy})")),
             500.. => id.map_or_else(String::new, |id| {
                 format!(" (request {})", id.to_str().unwrap_or_default())
             }),

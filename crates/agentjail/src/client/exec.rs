@@ -15,6 +15,7 @@ use tokio::io::AsyncReadExt as _;
 
 use super::connection::{Connection, part};
 use super::ws::without_nulls;
+use crate::run::TIMED_OUT;
 use crate::terminal::TerminalFilter;
 
 /// A line of the answer holds at most a pipe's worth of output, in base64.
@@ -22,6 +23,7 @@ const LONGEST_LINE: usize = 1 << 20;
 
 #[derive(Debug, Args)]
 pub(crate) struct Exec {
+    /// Id of the workspace
     workspace: String,
     /// Variable to set; repeatable
     #[arg(short, long, value_name = "NAME=VALUE")]
@@ -29,12 +31,14 @@ pub(crate) struct Exec {
     /// Session whose environment, and phantom proxy, the command gets
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    #[arg(long, value_name = "SECS")]
+    /// Time until it is killed [default: the workspace's]
+    #[arg(long, visible_alias = "timeout", value_name = "SECS")]
     timeout_secs: Option<u64>,
+    /// Memory [default: the workspace's]
     #[arg(long, value_name = "MB")]
     memory_mb: Option<u64>,
     /// The command and its arguments
-    #[arg(last = true, required = true)]
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD [ARGS]")]
     command: Vec<String>,
 }
 
@@ -125,10 +129,12 @@ fn heard(
         bail!("{message}");
     }
     let Some(code) = said["completed"]["exit_code"].as_i64() else { return Ok(None) };
-    for (flag, told) in [("timed_out", "its time was up"), ("oom_killed", "it ran out of memory")] {
-        if said["completed"][flag] == true {
-            eprintln!("agentjail: {told}");
-        }
+    if said["completed"]["oom_killed"] == true {
+        eprintln!("agentjail: it ran out of memory");
+    }
+    if said["completed"]["timed_out"] == true {
+        eprintln!("agentjail: timed out");
+        return Ok(Some(ExitCode::from(TIMED_OUT)));
     }
     Ok(Some(ExitCode::from(u8::try_from(code).unwrap_or(255))))
 }

@@ -15,8 +15,10 @@ use super::ws::{Page, without_nulls};
 pub(crate) enum Session {
     /// Mint phantom tokens for services
     Create {
+        /// `openai`, `anthropic`, `github`, `stripe`, or one that the server was given with --provider
         #[arg(required = true)]
         services: Vec<String>,
+        /// Time until they stop working [default: they work until the session is closed]
         #[arg(long, value_name = "SECS")]
         ttl_secs: Option<u64>,
         /// Paths that a service's token may reach: `SERVICE=GLOB`; repeatable
@@ -27,21 +29,34 @@ pub(crate) enum Session {
     #[command(visible_alias = "ls")]
     List,
     /// Show one, with its environment
-    Show { id: String },
+    Show {
+        /// As it is listed
+        id: String,
+    },
     /// Close some: their tokens stop working at once
-    Close { ids: Vec<String> },
+    Close {
+        /// As they are listed
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Cred {
     /// Keep a real key, read from standard input
-    Put { service: String },
+    Put {
+        /// `openai`, `anthropic`, `github`, `stripe`, or one that the server was given with --provider
+        service: String,
+    },
     /// List what is kept, by fingerprint
     #[command(visible_alias = "ls")]
     List,
     /// Remove one: its phantom tokens stop working at once
     #[command(visible_alias = "rm")]
-    Remove { service: String },
+    Remove {
+        /// As it is listed
+        service: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,15 +74,21 @@ pub(crate) enum Jails {
         page: Page,
     },
     /// Show one row, with the end of its output
-    Show { id: u64 },
+    Show {
+        /// As it is listed
+        id: u64,
+    },
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
+    /// Of one session, by its id
     #[arg(long)]
     session: Option<String>,
+    /// For one service
     #[arg(long)]
     service: Option<String>,
+    /// How many rows, the newest
     #[arg(long, default_value_t = 100)]
     limit: u64,
 }
@@ -79,10 +100,13 @@ pub(crate) enum Keys {
         /// `admin` or `operator`
         #[arg(long, default_value = "operator")]
         role: String,
+        /// Whose [default: the asking key's own]
         #[arg(long)]
         tenant: Option<String>,
+        /// A name for people
         #[arg(long)]
         label: Option<String>,
+        /// Time until it stops working [default: it works until it is revoked]
         #[arg(long, value_name = "SECS")]
         ttl_secs: Option<u64>,
     },
@@ -90,7 +114,11 @@ pub(crate) enum Keys {
     #[command(visible_alias = "ls")]
     List,
     /// End some, from the next request on
-    Revoke { ids: Vec<String> },
+    Revoke {
+        /// As they are listed
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]

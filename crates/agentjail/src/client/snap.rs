@@ -28,7 +28,9 @@ const COLUMNS: [Column; 6] = [
 pub(crate) enum Snap {
     /// Take one, of a running command too
     Create {
+        /// Id of the workspace
         workspace: String,
+        /// A name for people
         #[arg(long)]
         name: Option<String>,
     },
@@ -42,29 +44,50 @@ pub(crate) enum Snap {
         page: Page,
     },
     /// Show one
-    Show { id: String },
+    Show {
+        /// As it is listed
+        id: String,
+    },
     /// List what is in one, with hashes
-    Files { id: String },
+    Files {
+        /// Of the snapshot
+        id: String,
+    },
     /// Tell what changed from one to another
-    Diff { old: String, new: String },
+    Diff {
+        /// Id of the snapshot to begin with
+        old: String,
+        /// Id of the one to compare with it
+        new: String,
+    },
     /// Download one as a tar archive
     Tar {
+        /// Of the snapshot
         id: String,
         /// Instead of standard output
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
     /// Read all of one, and compare it with its hashes
-    Verify { id: String },
+    Verify {
+        /// Of the snapshot
+        id: String,
+    },
     /// Make a workspace of one
     Restore {
+        /// Of the snapshot
         id: String,
+        /// Of the new workspace
         #[arg(long)]
         label: Option<String>,
     },
     /// Remove some
     #[command(visible_alias = "rm")]
-    Remove { ids: Vec<String> },
+    Remove {
+        /// As they are listed
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
 }
 
 pub(super) async fn run(connection: &Connection, show: &Show, command: Snap) -> anyhow::Result<()> {

@@ -25,23 +25,42 @@ pub(crate) enum Ws {
     #[command(visible_alias = "ls")]
     List(Page),
     /// Show one
-    Show { id: String },
+    Show {
+        /// As it is listed
+        id: String,
+    },
     /// Give one another label
-    Rename { id: String, label: String },
+    Rename {
+        /// As it is listed
+        id: String,
+        /// The new one
+        label: String,
+    },
     /// Make workspaces that begin as this one is now
     Fork {
+        /// Of the workspace to begin with
         id: String,
         /// How many, from 1 to 16
         #[arg(short = 'n', long, default_value_t = 1)]
         count: u64,
+        /// Of each new one
         #[arg(long)]
         label: Option<String>,
     },
     /// Put one back to one of its snapshots
-    Restore { id: String, snapshot: String },
+    Restore {
+        /// Of the workspace
+        id: String,
+        /// Of its snapshot
+        snapshot: String,
+    },
     /// Remove some, with what runs in them; their snapshots stay
     #[command(visible_alias = "rm")]
-    Remove { ids: Vec<String> },
+    Remove {
+        /// As they are listed
+        #[arg(required = true)]
+        ids: Vec<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -49,8 +68,10 @@ pub(crate) struct Page {
     /// Found anywhere in the text of a row
     #[arg(short, long)]
     pub(super) q: Option<String>,
+    /// How many rows
     #[arg(long, default_value_t = 50)]
     pub(super) limit: u64,
+    /// How many to leave out before them
     #[arg(long, default_value_t = 0)]
     pub(super) offset: u64,
     /// For admins: whose
@@ -70,6 +91,7 @@ impl Page {
 
 #[derive(Debug, Args)]
 pub(crate) struct Create {
+    /// A name for people
     #[arg(long)]
     label: Option<String>,
     /// Repository to begin with: `https://HOST/PATH`
@@ -93,12 +115,16 @@ pub(crate) struct Create {
     /// Let its commands reach each other over loopback, and previews reach them
     #[arg(long, conflicts_with = "allow")]
     loopback: bool,
+    /// Memory of each command [default: 512]
     #[arg(long, value_name = "MB")]
     memory_mb: Option<u64>,
+    /// Processor time of each command, 100 for one processor [default: 100]
     #[arg(long, value_name = "PERCENT")]
     cpu_percent: Option<u64>,
+    /// Processes and threads of each command [default: 64]
     #[arg(long, value_name = "N")]
     max_pids: Option<u64>,
+    /// Time until a command is killed [default: 300]
     #[arg(long, value_name = "SECS")]
     timeout_secs: Option<u64>,
     /// Put it aside after this time without a command

@@ -35,6 +35,12 @@ pub(super) fn configure(flags: Flags) -> anyhow::Result<(Config, jail::Config)> 
     let exec = exec(&flags)?;
     let engine = engine(&flags, &proxy_base_url)?;
     refuse_unserved(&flags)?;
+    let cors_origins = origins(&flags.cors_origin)?;
+    let git_authorities = given(flags.git_ca.as_deref()).map(PathBuf::from);
+    if let Some(file) = &git_authorities {
+        std::fs::File::open(file)
+            .with_context(|| format!("AGENTJAIL_GIT_CA (--git-ca) {}", file.display()))?;
+    }
     // From here on things are made, once nobody else uses the directory.
     let state = StateDir::open(state_dir_of(flags.state_dir.as_deref())?)?;
     let silence = "AGENTJAIL_UPSTREAM_SILENCE_SECS (--upstream-silence-secs)";
@@ -56,16 +62,29 @@ pub(super) fn configure(flags: Flags) -> anyhow::Result<(Config, jail::Config)> 
                 .context("--gateway-allow-private")?,
         },
         pool_dir: given(flags.snapshot_pool_dir.as_deref()).map(PathBuf::from),
-        git_authorities: given(flags.git_ca.as_deref()).map(PathBuf::from),
+        git_authorities,
         proxy_base_url,
         providers,
         seeds,
         exec,
         dialler,
-        cors_origins: flags.cors_origin.clone(),
+        cors_origins,
     };
     let keys = keys(&flags, &config)?;
     Ok((Config { keys, ..config }, engine))
+}
+
+/// Origins as browsers send them: anything else would never match.
+fn origins(asked: &[String]) -> anyhow::Result<Vec<String>> {
+    for origin in asked {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        if host.is_none_or(|host| host.is_empty() || host.contains(['/', '?', '#', '@', ' '])) {
+            bail!(
+                "--cors-origin {origin}: write an origin, such as https://app.example.com, without a path"
+            );
+        }
+    }
+    Ok(asked.to_vec())
 }
 
 fn exec(flags: &Flags) -> anyhow::Result<ExecConfig> {

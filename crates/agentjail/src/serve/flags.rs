@@ -1,6 +1,7 @@
 //! The flags of `agentjail serve`, each with the variable that says the same.
 
 use clap::Args;
+use clap::builder::BoolishValueParser;
 
 /// What was typed, or stands in the environment. A blank value counts as none.
 #[derive(Debug, Args)]
@@ -90,7 +91,7 @@ pub(crate) struct Flags {
     pub(super) warm_reserve_mb: String,
     /// Run jails even if a limit cannot be had on this machine; each result and ledger row says what
     /// was in force
-    #[arg(long, env = "AGENTJAIL_BEST_EFFORT")]
+    #[arg(long, env = "AGENTJAIL_BEST_EFFORT", value_parser = BoolishValueParser::new())]
     pub(super) best_effort: bool,
     /// Private network that jails with an allowlist may dial; repeatable
     #[arg(long, value_name = "CIDR")]

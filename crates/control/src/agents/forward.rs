@@ -42,7 +42,12 @@ pub(crate) async fn forward_top(
 ), responses(
     (status = 200, description = "What the sandbox agent answers, by any method; streams and upgrades pass. Opened by \
         the agent's token, in `authorization` or as `access_token`, or by a key. It is woken, or started again, if it must be."),
-    (status = 404, description = "There is no such workspace, or no agent in it; or what it answers", body = ErrorBody),
+    (status = 400, description = "A parameter of the wrong type; or what the agent answers, a problem document",
+        content((ErrorBody = "application/json"), (serde_json::Value = "application/problem+json"))),
+    (status = 404, description = "There is no such workspace, or no agent in it; or what the agent answers, a problem document",
+        content((ErrorBody = "application/json"), (serde_json::Value = "application/problem+json"))),
+    (status = "4XX", description = "What the agent answers, a problem document",
+        content((ErrorBody = "application/json"), (serde_json::Value = "application/problem+json"))),
     (status = 502, description = "It does not answer", body = ErrorBody),
 ))]
 pub(crate) async fn forward(

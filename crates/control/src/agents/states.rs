@@ -90,6 +90,8 @@ impl Agents {
             ["agent", "server", "--port", &port, "--log", "warn", "--agent-idle-secs", "0"]
                 .map(str::to_owned)
                 .into();
+        // What a jail is given is there when it starts: nothing is downloaded by it.
+        arguments.push("--require-preinstall".to_owned());
         let names = session.iter().flat_map(|session| &session.environment).chain(&body.env);
         for (name, _) in names {
             arguments.push(format!("--pass-env={name}"));
