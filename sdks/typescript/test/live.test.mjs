@@ -95,7 +95,7 @@ test("the README's examples run as they stand", async () => {
     .join("\n")
     .replace(/^import .*$/gm, "")
     .replace("http://localhost:7000", baseUrl)
-    .replace("process.env.AGENTJAIL_API_KEY!", '"sdk-key"');
+    .replace("process.env.AGENTJAIL_KEY!", '"sdk-key"');
   const said = [];
   const print = { log: (...words) => said.push(words.join(" ")) };
   const AsyncFunction = (async () => {}).constructor;
