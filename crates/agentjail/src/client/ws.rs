@@ -1,5 +1,7 @@
 //! `agentjail ws`
 
+use std::num::NonZeroU16;
+
 use anyhow::bail;
 use clap::{Args, Subcommand};
 use reqwest::Method;
@@ -186,9 +188,9 @@ fn body(create: Create) -> anyhow::Result<Value> {
     let mut domains = Vec::new();
     for text in create.domain {
         let Some((name, Ok(port))) =
-            text.split_once('=').map(|(name, port)| (name, port.parse::<u16>()))
+            text.split_once('=').map(|(name, port)| (name, port.parse::<NonZeroU16>()))
         else {
-            bail!("--domain {text}: write NAME=PORT");
+            bail!("--domain {text}: write NAME=PORT, the port from 1 to 65535");
         };
         domains.push(json!({ "domain": name, "vm_port": port }));
     }

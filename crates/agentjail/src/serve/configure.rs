@@ -274,8 +274,12 @@ fn address(name: &str, text: &str) -> anyhow::Result<SocketAddr> {
     text.trim().parse().with_context(|| format!("{name}: {text:?} is not ADDRESS:PORT"))
 }
 
-fn number<T: std::str::FromStr>(name: &str, text: &str) -> anyhow::Result<T> {
-    text.trim().parse().ok().with_context(|| format!("{name}: {text:?} is not a number in range"))
+fn number<T: std::str::FromStr<Err = std::num::ParseIntError>>(
+    name: &str,
+    text: &str,
+) -> anyhow::Result<T> {
+    let parsed = text.trim().parse();
+    parsed.with_context(|| format!("{name}: {text:?} is not a whole number that can be used here"))
 }
 
 fn seconds(name: &str, text: &str) -> anyhow::Result<Duration> {

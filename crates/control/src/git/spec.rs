@@ -11,6 +11,7 @@ const MOST_REPOSITORIES: usize = 16;
 
 /// One repository at the top of the workspace, or several, each in a directory of its own.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
+#[serde(expecting = "an object with `repo`, or with `repos`")]
 pub(crate) struct GitSpec {
     /// `https://`, at most 512 bytes, without credentials.
     repo: Option<String>,

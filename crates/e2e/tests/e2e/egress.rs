@@ -109,7 +109,7 @@ async fn every_refusal_has_a_reason_and_the_rule_that_would_allow_it() {
 }
 
 #[tokio::test]
-async fn a_name_that_leads_to_private_addresses_is_refused_by_that_name() {
+async fn d03_a_name_that_leads_to_private_addresses_is_refused_by_that_name() {
     let flags = ["--json", "--allow", "api.test:8080", "--resolve", "api.test=10.0.0.1"];
     let said = Run::new(&flags).command(&["python3", "-c", SAY, "api.test", "8080"]).await;
     let refused = &json_of(&said)["network"]["refused"][0];
@@ -159,7 +159,7 @@ async fn what_a_jail_sends_and_receives_is_counted_and_limited() {
 }
 
 #[tokio::test]
-async fn a_policy_is_replaced_while_the_jail_runs() {
+async fn d08_a_policy_is_replaced_while_the_jail_runs() {
     let server = echo("127.82.0.11:0").await;
     let port = server.port();
     let house = House::with(&[

@@ -61,7 +61,7 @@ async fn the_phantom_goes_in_and_the_key_comes_out() {
 }
 
 #[tokio::test]
-async fn every_refusal_is_told_written_down_and_never_sent() {
+async fn d09_every_refusal_is_told_written_down_and_never_sent() {
     for house in House::of_root_and_of_a_user().await {
         let session = house.session_with(json!({ "services": ["openai", "github"], "scopes": { "github": ["/repos/my-org/*/issues*"] } })).await;
         let (openai, github) = (token(&session, "OPENAI_API_KEY"), token(&session, "GITHUB_TOKEN"));
@@ -118,7 +118,7 @@ async fn every_refusal_is_told_written_down_and_never_sent() {
 }
 
 #[tokio::test]
-async fn a_scope_is_not_escaped_by_spelling() {
+async fn d09_a_scope_is_not_escaped_by_spelling() {
     for house in House::of_root_and_of_a_user().await {
         let session = house
             .session_with(json!({ "services": ["openai"], "scopes": { "openai": ["/v1/chat/*"] } }))
@@ -160,7 +160,7 @@ async fn raw(house: &House, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn requests_that_two_servers_would_read_differently_are_one_or_none() {
+async fn d07_requests_that_two_servers_would_read_differently_are_one_or_none() {
     for house in House::of_root_and_of_a_user().await {
         let openai = token(&house.session("openai").await, "OPENAI_API_KEY");
         let head = format!(
@@ -197,7 +197,7 @@ async fn requests_that_two_servers_would_read_differently_are_one_or_none() {
 }
 
 #[tokio::test]
-async fn a_client_cannot_have_the_key_taken_out_of_its_request() {
+async fn d07_a_client_cannot_have_the_key_taken_out_of_its_request() {
     for house in House::of_root_and_of_a_user().await {
         let anthropic = token(&house.session("anthropic").await, "ANTHROPIC_API_KEY");
         let answer = raw(&house, &format!("GET /v1/anthropic/v1/x HTTP/1.1\r\nhost: x\r\nx-api-key: {anthropic}\r\ncookie: a=b\r\nx-forwarded-for: 10.0.0.1\r\nconnection: close, x-api-key\r\n\r\n")).await;
@@ -211,7 +211,7 @@ async fn a_client_cannot_have_the_key_taken_out_of_its_request() {
 }
 
 #[tokio::test]
-async fn a_redirect_is_passed_back_and_never_followed() {
+async fn d04_a_redirect_is_passed_back_and_never_followed() {
     for house in House::of_root_and_of_a_user().await {
         let anthropic = token(&house.session("anthropic").await, "ANTHROPIC_API_KEY");
         for method in [Method::GET, Method::POST] {
@@ -235,7 +235,7 @@ fn descriptors(pid: u32) -> usize {
 }
 
 #[tokio::test]
-async fn a_jail_that_opens_all_connections_it_can_takes_nobody_elses() {
+async fn d13_a_jail_that_opens_all_connections_it_can_takes_nobody_elses() {
     for house in House::of_root_and_of_a_user().await {
         let (greedy, other) = (house.session("openai").await, house.session("openai").await);
         let hoard = "import os, socket, time\n\
@@ -462,7 +462,7 @@ async fn a_client_that_hangs_up_first_is_written_down_all_the_same() {
 }
 
 #[tokio::test]
-async fn methods_that_would_show_the_key_or_lose_the_path_are_refused() {
+async fn d10_methods_that_would_show_the_key_or_lose_the_path_are_refused() {
     let house = House::new().await;
     let openai = token(&house.session("openai").await, "OPENAI_API_KEY");
     for method in ["CONNECT", "TRACE"] {

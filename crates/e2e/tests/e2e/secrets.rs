@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 #[tokio::test]
-async fn the_real_key_is_found_nowhere_but_at_the_upstream() {
+async fn d10_the_real_key_is_found_nowhere_but_at_the_upstream() {
     for mut house in House::of_root_and_of_a_user().await {
         let session = house
             .session_with(json!({ "services": ["openai", "anthropic", "github", "stripe"] }))

@@ -4,7 +4,7 @@ use e2e::cli::{Run, compiled};
 
 /// B08: a handful of devices, and no way to make another.
 #[tokio::test]
-async fn only_harmless_devices_exist() {
+async fn b08_only_harmless_devices_exist() {
     let said = Run::new(&[]).sh("ls /dev | tr '\\n' ' '").await;
     assert_eq!(
         said.stdout.trim(),
@@ -26,7 +26,7 @@ async fn only_harmless_devices_exist() {
 
 /// B05: no typing into a terminal, whatever hides in the upper half of the argument.
 #[tokio::test]
-async fn nothing_is_typed_into_a_terminal() {
+async fn b05_nothing_is_typed_into_a_terminal() {
     let attack = compiled(
         r#"
         #define _GNU_SOURCE
@@ -60,7 +60,7 @@ async fn nothing_is_typed_into_a_terminal() {
 
 /// B09: what is in `/tmp` and `/dev/shm` cannot be executed, not by the loader nor by a mapping.
 #[tokio::test]
-async fn nothing_in_tmp_is_executed() {
+async fn b09_nothing_in_tmp_is_executed() {
     let script = "import ctypes, mmap, os, shutil, subprocess\n\
         for directory in ('/tmp', '/dev/shm'):\n\
         \x20 path = directory + '/true'\n\

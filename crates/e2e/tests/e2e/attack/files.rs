@@ -6,7 +6,7 @@ use e2e::cli::{Run, open_to_all};
 
 /// C01: what the machine keeps to itself is not there.
 #[tokio::test]
-async fn the_machines_secrets_are_not_there() {
+async fn c01_the_machines_secrets_are_not_there() {
     let said = Run::new(&[])
         .sh("ls -d /root /home/* /var /run /sys /host /boot /srv /mnt /media /etc/shadow /etc/ssh /etc/sudoers /var/run/docker.sock /proc/1/root 2>/dev/null; cat /etc/passwd | cut -d: -f1 | tr '\\n' ' '; ls /etc | grep -c shadow")
         .await;
@@ -18,7 +18,7 @@ async fn the_machines_secrets_are_not_there() {
 
 /// C02: sockets of the machine, named and abstract.
 #[tokio::test]
-async fn the_machines_sockets_are_out_of_reach() {
+async fn c02_the_machines_sockets_are_out_of_reach() {
     let directory = tempfile::tempdir().unwrap();
     open_to_all(directory.path());
     let _named = UnixListener::bind(directory.path().join("named")).unwrap();
@@ -50,7 +50,7 @@ async fn the_machines_sockets_are_out_of_reach() {
 
 /// C08, F11: memory that looks like files is limited in size and number, and counted.
 #[tokio::test]
-async fn filling_every_tree_fills_only_the_jail() {
+async fn c08_f11_filling_every_tree_fills_only_the_jail() {
     for directory in ["/tmp", "/dev/shm", "/output", "/home/agent"] {
         let said = Run::new(&["--memory-mb", "128", "--timeout", "30"])
             .sh(&format!("head -c 2G /dev/zero > {directory}/big; stat -c %s {directory}/big"))
@@ -88,7 +88,7 @@ async fn read_only_means_read_only() {
 
 /// A11: no file of a jail runs as its owner, who outside may be root. By every call that has a mode.
 #[tokio::test]
-async fn no_file_is_left_that_runs_as_its_owner() {
+async fn a11_no_file_is_left_that_runs_as_its_owner() {
     let attack = e2e::cli::compiled(
         r#"
         #define _GNU_SOURCE
@@ -140,7 +140,7 @@ async fn no_file_is_left_that_runs_as_its_owner() {
 
 /// C02, C03: a socket in a directory that was given is no door, nor can a descriptor come through.
 #[tokio::test]
-async fn a_socket_in_a_host_directory_is_out_of_reach() {
+async fn c02_c03_a_socket_in_a_host_directory_is_out_of_reach() {
     let directory = tempfile::tempdir().unwrap();
     open_to_all(directory.path());
     let listener = UnixListener::bind(directory.path().join("door")).unwrap();
@@ -160,7 +160,7 @@ async fn a_socket_in_a_host_directory_is_out_of_reach() {
 
 /// A05: a link that one run left is not followed by the next.
 #[tokio::test]
-async fn a_link_left_by_a_run_is_not_followed() {
+async fn a05_a_link_left_by_a_run_is_not_followed() {
     let (project, victim) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let path = project.path().to_str().unwrap();
     let plant = format!("ln -sfn {} /workspace/out", victim.path().display());

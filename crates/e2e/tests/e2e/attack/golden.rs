@@ -120,7 +120,7 @@ async fn ask(directory: &Path, profile: &str) -> String {
 }
 
 #[tokio::test]
-async fn every_number_by_every_interface_is_answered_as_the_golden_file_says() {
+async fn b01_every_number_by_every_interface_is_answered_as_the_golden_file_says() {
     let directory = compiled(ASK).await;
     for profile in ["standard", "strict"] {
         let golden = ask(directory.path(), profile).await;

@@ -22,7 +22,7 @@ const TRY_EVERYTHING: &str = "import socket, sys\n\
 
 /// D01, D02: addresses by themselves lead nowhere, in any spelling, in any mode.
 #[tokio::test]
-async fn no_address_leads_out() {
+async fn d01_d02_no_address_leads_out() {
     let upstream = on_port_80("127.80.0.1").await;
     let port = upstream.address.port().to_string();
     let mut words = vec!["python3".to_owned(), "-c".to_owned(), TRY_EVERYTHING.to_owned()];
@@ -71,7 +71,7 @@ async fn no_address_leads_out() {
 
 /// D01: no raw or ICMP socket, and no interface but `lo`.
 #[tokio::test]
-async fn there_is_no_interface_but_lo() {
+async fn d01_there_is_no_interface_but_lo() {
     for flags in [vec![], vec!["--net", "loopback"], vec!["--allow", "only.test"]] {
         let said = Run::new(&flags).sh("tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '; ping -c1 -W1 127.0.0.1 >/dev/null 2>&1 && echo pinged; true").await;
         assert_eq!(said.stdout, "lo\n", "{flags:?}");
@@ -80,7 +80,7 @@ async fn there_is_no_interface_but_lo() {
 
 /// D08: what is allowed is reached by any client, without proxy variables.
 #[tokio::test]
-async fn an_allowed_name_is_reached_by_any_client() {
+async fn d08_an_allowed_name_is_reached_by_any_client() {
     let upstream = on_port_80("127.80.0.2").await;
     let flags = [
         "--allow",
@@ -109,7 +109,7 @@ async fn an_allowed_name_is_reached_by_any_client() {
 
 /// D02, D03: a name that leads to a private address is not dialled, also by the proxy on the side.
 #[tokio::test]
-async fn a_name_that_leads_back_is_not_dialled() {
+async fn d02_d03_a_name_that_leads_back_is_not_dialled() {
     let upstream = on_port_80("127.80.0.3").await;
     for address in ["127.80.0.3", "::ffff:127.80.0.3"] {
         let resolve = format!("api.test={address}");
@@ -123,7 +123,7 @@ async fn a_name_that_leads_back_is_not_dialled() {
 
 /// D05, D06: the name that was allowed is the name that is asked for, in every request.
 #[tokio::test]
-async fn a_host_header_cannot_name_another() {
+async fn d05_d06_a_host_header_cannot_name_another() {
     let upstream = on_port_80("127.80.0.4").await;
     let flags = [
         "--allow",
@@ -179,7 +179,7 @@ async fn a_host_header_cannot_name_another() {
 
 /// D05: the proxy on the side canonicalises before it compares.
 #[tokio::test]
-async fn a_connect_cannot_name_another() {
+async fn d05_a_connect_cannot_name_another() {
     let upstream = on_port_80("127.80.0.5").await;
     let flags = [
         "--allow",
@@ -207,7 +207,7 @@ async fn a_connect_cannot_name_another() {
 
 /// D01: nothing is carried out in the names that are asked for, over UDP or TCP.
 #[tokio::test]
-async fn dns_tells_nothing_and_asks_nobody() {
+async fn d01_dns_tells_nothing_and_asks_nobody() {
     let script = "import socket, struct\n\
         def query(name, kind):\n\
         \x20 q = struct.pack('>HHHHHH', 7, 0x100, 1, 0, 0, 0) + b''.join(bytes([len(l)]) + l.encode() for l in name.split('.')) + b'\\0' + struct.pack('>HH', kind, 1)\n\
@@ -227,7 +227,7 @@ async fn dns_tells_nothing_and_asks_nobody() {
 
 /// D02: jails do not reach each other.
 #[tokio::test]
-async fn one_jail_does_not_reach_another() {
+async fn d02_one_jail_does_not_reach_another() {
     let server = Run::new(&["--net", "loopback", "--timeout", "8"])
         .python("import socket\ns = socket.create_server(('0.0.0.0', 7123)); s.settimeout(4)\nprint('up', flush=True)\ntry: s.accept(); print('visited')\nexcept OSError: pass");
     let client = async {

@@ -4,7 +4,7 @@ use e2e::cli::{Run, compiled};
 
 /// A01: no descriptor but the three streams, and a working directory inside.
 #[tokio::test]
-async fn no_descriptor_leaks_into_a_jail() {
+async fn a01_no_descriptor_leaks_into_a_jail() {
     let said = Run::new(&[])
         .python("import os; print(sorted(os.listdir('/proc/self/fd')), os.getcwd())")
         .await;
@@ -17,7 +17,7 @@ async fn no_descriptor_leaks_into_a_jail() {
 
 /// A02, A09: init is not to be read, traced or overwritten, whoever asks.
 #[tokio::test]
-async fn init_cannot_be_reached_from_inside() {
+async fn a02_a09_init_cannot_be_reached_from_inside() {
     let script = "import os\nprint(sorted(p for p in os.listdir('/proc') if p.isdigit() and p != str(os.getpid())))\n\
         for name in ['exe', 'environ', 'mem', 'maps', 'fd', 'root', 'cwd', 'cmdline', 'ns/mnt', 'map_files']:\n\
         \x20 try:\n    path = '/proc/1/' + name\n    os.listdir(path) if name in ('fd', 'map_files') else open(path, 'rb').read(1)\n    print('read', path)\n\
@@ -29,7 +29,7 @@ async fn init_cannot_be_reached_from_inside() {
 
 /// A03, A06: the machine's `/proc` knobs are neither readable where they tell nor writable at all.
 #[tokio::test]
-async fn the_machines_knobs_are_out_of_reach() {
+async fn a03_a06_the_machines_knobs_are_out_of_reach() {
     let script = "import os\n\
         for name in ['kcore', 'kallsyms', 'keys', 'key-users', 'timer_list', 'kmsg', 'sysrq-trigger', 'sched_debug', 'latency_stats', 'vmallocinfo']:\n\
         \x20 path = '/proc/' + name\n\
@@ -46,7 +46,7 @@ async fn the_machines_knobs_are_out_of_reach() {
 
 /// A04, A05: links that a workspace brings stand where we mount, and lead nowhere.
 #[tokio::test]
-async fn links_in_a_workspace_do_not_redirect_our_mounts() {
+async fn a04_a05_links_in_a_workspace_do_not_redirect_our_mounts() {
     let directory = tempfile::tempdir().unwrap();
     e2e::cli::open_to_all(directory.path());
     for (name, target) in
@@ -68,7 +68,7 @@ async fn links_in_a_workspace_do_not_redirect_our_mounts() {
 
 /// A07: nobody is traced, read or written by another, init least of all.
 #[tokio::test]
-async fn memory_of_others_is_out_of_reach() {
+async fn a07_memory_of_others_is_out_of_reach() {
     let attack = compiled(
         r#"
         #define _GNU_SOURCE
@@ -111,7 +111,7 @@ async fn memory_of_others_is_out_of_reach() {
 
 /// A08: signals to everyone reach the jail's own processes only, and not init.
 #[tokio::test]
-async fn a_signal_to_everyone_stays_inside() {
+async fn a08_a_signal_to_everyone_stays_inside() {
     let script = "import os, signal, time\n\
         for pid in [1, -1]:\n  for number in [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP, signal.SIGINT]:\n    try: os.kill(pid, number)\n    except OSError: pass\n\
         time.sleep(0.2); print('alive')";
@@ -121,7 +121,7 @@ async fn a_signal_to_everyone_stays_inside() {
 
 /// A10: no core dumps.
 #[tokio::test]
-async fn there_are_no_core_dumps() {
+async fn a10_there_are_no_core_dumps() {
     let said = Run::new(&[])
         .sh("ulimit -Hc; cd /output; (kill -SEGV $$) ; sh -c 'kill -ABRT $$'; ls -a /output")
         .await;
@@ -130,7 +130,7 @@ async fn there_are_no_core_dumps() {
 
 /// A11: no capability anywhere, no way to gain one.
 #[tokio::test]
-async fn no_capability_is_held_or_can_be_gained() {
+async fn a11_no_capability_is_held_or_can_be_gained() {
     let said = Run::new(&[]).sh("grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status").await;
     for line in said.stdout.lines() {
         let (name, value) = line.split_once(':').unwrap();
@@ -151,7 +151,7 @@ async fn no_capability_is_held_or_can_be_gained() {
 
 /// A12, B11: no new namespaces, by any call.
 #[tokio::test]
-async fn no_new_namespace_can_be_made() {
+async fn a12_b11_no_new_namespace_can_be_made() {
     let attack = compiled(
         r#"
         #define _GNU_SOURCE
@@ -194,7 +194,7 @@ async fn no_new_namespace_can_be_made() {
 
 /// A13, B12: no way out by changing the root, nor by file handles.
 #[tokio::test]
-async fn the_root_cannot_be_left() {
+async fn a13_b12_the_root_cannot_be_left() {
     let script = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n\
         os.makedirs('/output/d', exist_ok=True)\n\
         fd = os.open('/', os.O_RDONLY)\n\
@@ -216,7 +216,7 @@ async fn the_root_cannot_be_left() {
 
 /// A14, A15, F11: a fork bomb is one jail's, and ends with it.
 #[tokio::test]
-async fn a_fork_bomb_is_contained_and_ends() {
+async fn a14_a15_f11_a_fork_bomb_is_contained_and_ends() {
     let began = std::time::Instant::now();
     let said = Run::new(&["--timeout", "2", "--max-pids", "32"])
         .python("import os, time\nn = 0\ntry:\n  while True:\n    if os.fork() == 0:\n      os.setsid(); time.sleep(71717)\n    n += 1\nexcept OSError: print(n, flush=True)\ntime.sleep(71717)")

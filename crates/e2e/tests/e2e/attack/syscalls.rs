@@ -4,7 +4,7 @@ use e2e::cli::{Run, compiled};
 
 /// B01: calls of other ABIs do not get around the filter.
 #[tokio::test]
-async fn foreign_abis_are_closed() {
+async fn b01_foreign_abis_are_closed() {
     let attack = compiled(
         r#"
         #define _GNU_SOURCE
@@ -38,7 +38,7 @@ async fn foreign_abis_are_closed() {
 
 /// B01, B03, B06, B07, B10, B11: what is dangerous is refused, what is unknown is absent.
 #[tokio::test]
-async fn dangerous_calls_are_refused() {
+async fn b01_b03_b06_b07_b10_b11_dangerous_calls_are_refused() {
     // Numbers of x86-64, with arguments the kernel would accept from somebody who may.
     let script = "import ctypes, errno, os\nlibc = ctypes.CDLL(None, use_errno=True)\n\
         b = ctypes.create_string_buffer(4096)\n\
@@ -62,7 +62,7 @@ async fn dangerous_calls_are_refused() {
 
 /// B04: only plain sockets; in the strict profile none.
 #[tokio::test]
-async fn dangerous_socket_families_are_closed() {
+async fn b04_dangerous_socket_families_are_closed() {
     let script = "import socket\n\
         for family in range(0, 50):\n\
         \x20 for kind in (1, 2, 3, 5):\n\
@@ -84,7 +84,7 @@ async fn dangerous_socket_families_are_closed() {
 
 /// B02: threads work in both profiles, since `clone3` is absent and not refused.
 #[tokio::test]
-async fn threads_work_in_both_profiles() {
+async fn b02_threads_work_in_both_profiles() {
     for profile in ["standard", "strict"] {
         let said = Run::new(&["--seccomp", profile])
             .python("import threading\nts = [threading.Thread(target=lambda: None) for _ in range(20)]\n[t.start() for t in ts]; [t.join() for t in ts]; print('ok')")
@@ -95,7 +95,7 @@ async fn threads_work_in_both_profiles() {
 
 /// F11: keys of TCP's signatures are kernel memory that no limit counts.
 #[tokio::test]
-async fn kernel_memory_that_is_not_counted_cannot_be_had() {
+async fn f11_kernel_memory_that_is_not_counted_cannot_be_had() {
     let script = "import socket\nfor option in (14, 32, 38):\n s=socket.socket()\n try: s.setsockopt(6, option, bytes(216)); print('took', option)\n except PermissionError: pass";
     for net in ["none", "loopback"] {
         let said = Run::new(&["--net", net]).python(script).await;

@@ -80,7 +80,7 @@ async fn d06_another_name_is_reached_only_without_the_look_at_the_hello() {
 }
 
 #[tokio::test]
-async fn the_name_in_the_hello_must_be_the_name_that_was_dialled() {
+async fn d06_the_name_in_the_hello_must_be_the_name_that_was_dialled() {
     let mut tasks = tokio::task::JoinSet::new();
     tls_server("127.44.0.1", &mut tasks).await;
     let script = "import socket, ssl\n\

@@ -7,7 +7,7 @@ use jail::{Exit, Jail, Pool, Running};
 use super::{engine, run, sh};
 
 #[tokio::test]
-async fn when_memory_runs_out_the_whole_jail_goes() {
+async fn f11_when_memory_runs_out_the_whole_jail_goes() {
     let engine = engine(Pool::NONE).await;
     // The bomb is a child: its parent would live on, and with it the jail.
     let bomb = "python3 -c 'x = []\nwhile True: x.append(bytearray(1 << 20))' & sleep 3131";
@@ -75,7 +75,7 @@ async fn a_frozen_jail_stands_still_and_can_be_killed() {
 }
 
 #[tokio::test]
-async fn what_is_written_to_a_fresh_tree_is_limited_in_bytes_and_files() {
+async fn c08_what_is_written_to_a_fresh_tree_is_limited_in_bytes_and_files() {
     let engine = engine(Pool::NONE).await;
     let fill = "head -c 9000000 /dev/zero > /output/big; ls -l /output/big | awk '{print $5}'; rm /output/big; \
         n=0; while echo > /output/$n; do n=$((n+1)); done; echo $n; df --output=size -B1 /tmp | tail -1";
