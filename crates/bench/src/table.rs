@@ -55,13 +55,30 @@ impl Report {
     pub(crate) fn write(&self) -> anyhow::Result<()> {
         let page = format!(
             "# Benchmarks\n\nWritten by `cargo xtask bench`. Figures of one run on one machine; peers are measured in \
-             the same run, in turns. Read the ratios.\n{}",
+             the same run, in turns. Read the ratios.\n\nThe machine: {}.\n{}",
+            machine(),
             self.text
         );
         let root =
             Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new("."));
         Ok(std::fs::write(root.join("docs/benchmarks.md"), page)?)
     }
+}
+
+/// What it was measured on.
+fn machine() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let processors = read("/proc/cpuinfo");
+    let mut models = processors.lines().filter_map(|line| {
+        line.strip_prefix("model name").map(|rest| rest.trim_start_matches([':', ' ', '\t']).trim())
+    });
+    let model = models.next().unwrap_or("an unknown processor").to_owned();
+    let kernel = read("/proc/sys/kernel/osrelease");
+    let kernel = kernel.split(['-', '\n']).next().unwrap_or_default();
+    let memory = read("/proc/meminfo");
+    let kib = memory.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
+    let gib = kib.unwrap_or_default().div_ceil(1 << 20);
+    format!("{} × {model}, {gib} GiB, Linux {kernel}", models.count() + 1)
 }
 
 pub(crate) fn p50(times: &[Duration]) -> Duration {
