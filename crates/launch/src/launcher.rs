@@ -377,10 +377,18 @@ impl Launcher {
         while rustix::io::read(&self.children, &mut signal).is_ok() {}
         while let Ok(Some((pid, _))) = wait(WaitOptions::NOHANG) {
             // A child that is neither died at birth; its birth has dealt with it.
-            let group = match self.jails.remove(&pid) {
+            let mut group = match self.jails.remove(&pid) {
                 Some(ward) => ward.group,
                 None => self.pool.bury(pid).and_then(|blank| blank.group),
             };
+            // Where the kernel ends the whole of a group there is no alarm, and the server may have heard of
+            // the end only now.
+            if let Some(group) = &mut group
+                && self.driver.as_ref().is_some_and(|driver| driver.memory_alarm().is_none())
+                && group.ran_out_of_memory(Path::new(template::HOST))
+            {
+                group.rests_until = Some(Instant::now() + COUNTERS_STAY);
+            }
             self.leftover.extend(group);
         }
     }

@@ -216,6 +216,8 @@ class AcpHttpClient:
         self._asked: dict[str, PermissionRequest] = {}
         self._questions: dict[str, asyncio.Task[None]] = {}
         self._closed = False
+        #: The sandbox is being removed: that the stream breaks off is no failure then.
+        self.is_leaving = False
         self._closing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> AcpHttpClient:
@@ -515,6 +517,8 @@ class AcpHttpClient:
             delay = min(delay * 2, _LONGEST_DELAY)
 
     async def _failed(self, error: Exception) -> None:
+        if self.is_leaving:
+            return
         log.warning("the stream of %s broke off: %s", self.server_id, error)
         if self.on_error is not None:
             await _called(self.on_error, error)

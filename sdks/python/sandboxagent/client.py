@@ -277,8 +277,16 @@ class SandboxAgent(Files, Processes, Agents, Sessions, Desktop):
 
     async def _end_sandbox(self, *, kill: bool) -> None:
         provider, sandbox_id = self._attached()
-        if not kill or await provider.kill(sandbox_id) is False:
-            await provider.destroy(sandbox_id)
+        clients = [session.acp_client for session in self._sessions.values() if session.acp_client is not None]
+        for client in clients:
+            client.is_leaving = True
+        try:
+            if not kill or await provider.kill(sandbox_id) is False:
+                await provider.destroy(sandbox_id)
+        except BaseException:
+            for client in clients:
+                client.is_leaving = False
+            raise
         self._provider = self._sandbox_id = None
         self._owns_sandbox = False
         await self.dispose()

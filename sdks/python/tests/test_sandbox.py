@@ -290,6 +290,26 @@ async def test_a_local_sandbox_lives_as_long_as_it_is_wanted(home: Path) -> None
         await agent.kill_sandbox()
 
 
+async def test_an_end_that_was_asked_for_is_no_failure(
+    home: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = local(log_mode="silent")
+    agent = await SandboxAgent.start(provider=provider)
+    session = await agent.create_session(agent="mock")
+    connection = session.acp_client
+    assert connection is not None
+    destroy = provider.destroy
+
+    async def roughly(sandbox_id: str) -> None:
+        # As a stream does whose server is killed.
+        await connection._failed(ConnectionError("cut"))
+        await destroy(sandbox_id)
+
+    monkeypatch.setattr(provider, "destroy", roughly)
+    await agent.destroy_sandbox()
+    assert caplog.messages == []
+
+
 async def test_a_start_that_fails_leaves_nothing(home: Path) -> None:
     provider = local(log_mode="silent")
     with pytest.raises(WorkspaceScriptError, match=r"setup\.sh exited with 7"):

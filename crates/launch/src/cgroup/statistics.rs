@@ -52,12 +52,14 @@ fn v1(place: &Place) -> Statistics {
 fn v2(directory: &Path) -> Statistics {
     let io = read(directory, "io.stat");
     let cpu = read(directory, "cpu.stat");
+    // The kernel rounds each by itself: all of it shall be the sum of its parts.
+    let (usage, user) = (field(&cpu, "usage_usec"), field(&cpu, "user_usec"));
     Statistics {
         memory_peak_bytes: number(&read(directory, "memory.peak")),
         memory_current_bytes: number(&read(directory, "memory.current")),
-        cpu_usage_usec: field(&cpu, "usage_usec"),
-        cpu_user_usec: field(&cpu, "user_usec"),
-        cpu_system_usec: field(&cpu, "system_usec"),
+        cpu_usage_usec: usage,
+        cpu_user_usec: user.min(usage),
+        cpu_system_usec: usage.saturating_sub(user),
         io_read_bytes: sum_v2(&io, "rbytes="),
         io_write_bytes: sum_v2(&io, "wbytes="),
         pids_current: number(&read(directory, "pids.current")),
