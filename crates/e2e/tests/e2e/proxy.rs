@@ -234,20 +234,22 @@ fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
+/// Opens all connections to the proxy that it can, asks for nothing with them, and keeps them a while.
+pub(crate) const HOARD: &str = "import os, socket, time\n\
+    port = int(os.environ['OPENAI_BASE_URL'].split(':')[2].split('/')[0]); held = []\n\
+    for n in range(400):\n\
+    \x20 s = socket.socket(); s.settimeout(0.2)\n\
+    \x20 try: s.connect(('127.0.0.1', port)); s.sendall(b'GET / HT')\n\
+    \x20 except OSError: pass\n\
+    \x20 held.append(s)\n\
+    time.sleep(4); print(len(held))";
+
 #[tokio::test]
 async fn d13_a_jail_that_opens_all_connections_it_can_takes_nobody_elses() {
     for house in House::of_root_and_of_a_user().await {
         let (greedy, other) = (house.session("openai").await, house.session("openai").await);
-        let hoard = "import os, socket, time\n\
-            port = int(os.environ['OPENAI_BASE_URL'].split(':')[2].split('/')[0]); held = []\n\
-            for n in range(400):\n\
-            \x20 s = socket.socket(); s.settimeout(0.2)\n\
-            \x20 try: s.connect(('127.0.0.1', port)); s.sendall(b'GET / HT')\n\
-            \x20 except OSError: pass\n\
-            \x20 held.append(s)\n\
-            time.sleep(4); print(len(held))";
         let before = descriptors(house.pid());
-        let held = house.exec(&greedy, json!({ "cmd": "python3", "args": ["-c", hoard] }));
+        let held = house.exec(&greedy, json!({ "cmd": "python3", "args": ["-c", HOARD] }));
         let asked = async {
             eventually("it holds what it can get", async || {
                 descriptors(house.pid()) > before + 100

@@ -4,6 +4,8 @@
 use e2e::house::{CANARY, House, eventually};
 use serde_json::{Value, json};
 
+use crate::proxy::HOARD;
+
 /// Runs a shell script in a session's jail; gives what it says.
 async fn sh(house: &House, session: &Value, script: &str) -> String {
     let result = house.exec(session, json!({ "cmd": "sh", "args": ["-c", script] })).await;
@@ -78,19 +80,11 @@ async fn d10_the_key_comes_back_only_by_a_method_that_is_refused() {
 async fn d13_a_jail_takes_the_servers_descriptors_only_where_places_are_not_counted() {
     breaks_only_without("places", async |house| {
         let session = house.session("openai").await;
-        let hoard = "import os, socket, sys, time\n\
-            port = int(os.environ['OPENAI_BASE_URL'].split(':')[2].split('/')[0]); held = []\n\
-            for n in range(400):\n\
-            \x20 s = socket.socket(); s.settimeout(0.2)\n\
-            \x20 try: s.connect(('127.0.0.1', port)); s.sendall(b'GET / HT')\n\
-            \x20 except OSError: pass\n\
-            \x20 held.append(s)\n\
-            time.sleep(2)";
         let descriptors =
             || std::fs::read_dir(format!("/proc/{}/fd", house.pid())).map_or(0, Iterator::count);
         let before = descriptors();
         let mut most = 0;
-        let held = house.exec(&session, json!({ "cmd": "python3", "args": ["-c", hoard] }));
+        let held = house.exec(&session, json!({ "cmd": "python3", "args": ["-c", HOARD] }));
         let watched = async {
             eventually("it holds what it can get", async || descriptors() > before + 100).await;
             for _ in 0..40 {
