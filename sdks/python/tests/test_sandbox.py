@@ -331,12 +331,13 @@ async def test_a_server_dies_with_whoever_started_it(home: Path) -> None:
     code = (
         "import asyncio, os\nfrom sandboxagent import SandboxAgent\n"
         "async def main():\n a = await SandboxAgent.start(log_mode='silent')\n"
-        " print(a.base_url, a.sandbox._servers[a.sandbox_id].process.pid, flush=True)\n await asyncio.sleep(60)\n"
+        " print(a.base_url, a.sandbox._servers[a.sandbox_id].process.pid, a.default_cwd, flush=True)\n"
+        " await asyncio.sleep(60)\n"
         "asyncio.run(main())"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    url, pid = child.stdout.readline().split()
+    url, pid, directory = child.stdout.readline().split()
     arguments = Path(f"/proc/{pid}/cmdline").read_text()
     assert "token" not in arguments.lower()
     child.send_signal(signal.SIGKILL)
@@ -346,6 +347,13 @@ async def test_a_server_dies_with_whoever_started_it(home: Path) -> None:
     async with httpx.AsyncClient() as asked:
         with pytest.raises(httpx.ConnectError):
             await asked.get(url)
+    # What it left goes when the next one begins, and what has an owner stays.
+    assert Path(directory).exists()
+    async with await SandboxAgent.start(log_mode="silent") as first:
+        assert not Path(directory).parent.exists()
+        async with await SandboxAgent.start(log_mode="silent") as second:
+            for agent in (first, second):
+                assert Path(agent.default_cwd or "").is_dir()
 
 
 async def test_the_program_acts_and_ends_as_its_command(server: SandboxAgentSpawnHandle, tmp_path: Path) -> None:

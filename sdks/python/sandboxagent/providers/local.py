@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..exceptions import SandboxDestroyedError
 from ..spawn import SandboxAgentSpawnHandle, SandboxAgentSpawnOptions, spawn_sandbox_agent
+from ._scratch import Scratch
 from .types import SandboxProvider
 
 
@@ -38,6 +37,7 @@ class LocalProvider(SandboxProvider):
         self._servers: dict[str, SandboxAgentSpawnHandle] = {}
         #: Of each sandbox, and the newest's.
         self._directories: dict[str, str] = {}
+        self._scratch: dict[str, Scratch] = {}
         self._newest: str | None = None
 
     @property
@@ -53,12 +53,12 @@ class LocalProvider(SandboxProvider):
 
     async def create(self) -> str:
         options = self._options
-        top = tempfile.mkdtemp(prefix="sandbox-agent-")
-        directory = os.path.join(top, "workspace")
+        scratch = Scratch()
+        directory = os.path.join(scratch.path, "workspace")
         os.mkdir(directory)
         env = {**(options.env or {}), **(self.env or {})}
         # What it keeps of sessions goes with it.
-        arguments = ["--state-dir", os.path.join(top, "state"), *options.arguments]
+        arguments = ["--state-dir", os.path.join(scratch.path, "state"), *options.arguments]
         for name, value in (self.env or {}).items():
             # What was declared for the workspace is for all that runs there.
             arguments += ["--pass-env", name]
@@ -77,10 +77,11 @@ class LocalProvider(SandboxProvider):
         try:
             handle = await spawn_sandbox_agent(given)
         except BaseException:
-            shutil.rmtree(top, ignore_errors=True)
+            scratch.remove()
             raise
         sandbox_id = handle.base_url.removeprefix("http://")
         self._servers[sandbox_id] = handle
+        self._scratch[sandbox_id] = scratch
         self._directories[sandbox_id] = self._newest = directory
         return sandbox_id
 
@@ -89,8 +90,9 @@ class LocalProvider(SandboxProvider):
         if handle is not None:
             await handle.dispose()
         directory = self._directories.pop(sandbox_id, None)
-        if directory is not None:
-            shutil.rmtree(os.path.dirname(directory), ignore_errors=True)
+        scratch = self._scratch.pop(sandbox_id, None)
+        if scratch is not None:
+            scratch.remove()
         if self._newest == directory:
             self._newest = None
 
