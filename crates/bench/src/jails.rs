@@ -28,15 +28,16 @@ pub(crate) async fn measure(report: &mut Report) -> anyhow::Result<()> {
     at_rest(report).await
 }
 
-async fn engine(size: usize) -> anyhow::Result<Engine> {
+async fn engine(size: usize, spares: u32) -> anyhow::Result<Engine> {
     let mut config = jail::Config::of_this_program()?;
-    config.pool = Pool { size: u32::try_from(size)?, reserve_bytes: 0 };
+    config.pool = Pool { size: u32::try_from(size)?, spares, reserve_bytes: 0 };
     Ok(Engine::start(config).await?)
 }
 
 async fn one_at_a_time(report: &mut Report, bundle: &Bundle) -> anyhow::Result<()> {
-    let (cold, warm, open) = (engine(0).await?, engine(8).await?, engine(8).await?);
-    let mut rows: [Vec<Duration>; 6] = Default::default();
+    let (warm, open) = (engine(8, 0).await?, engine(8, 0).await?);
+    let (cold, bare_cold) = (engine(0, 4).await?, engine(0, 0).await?);
+    let mut rows: [Vec<Duration>; 7] = Default::default();
     let allowlist = || start().network(allowlist());
     warm.warm(&start().build()).await?;
     open.warm(&allowlist().build()).await?;
@@ -58,37 +59,41 @@ async fn one_at_a_time(report: &mut Report, bundle: &Bundle) -> anyhow::Result<(
         settled().await?;
         rows[3].push(timed(in_jail(&cold, start())).await?);
         settled().await?;
+        rows[4].push(timed(in_jail(&bare_cold, start())).await?);
+        settled().await?;
         // The slow ones less often: a fifth is enough for a median.
         if round % 5 == 0 {
-            rows[4].extend(optional(bubblewrap()).await);
-            rows[5].extend(optional(bundle.runc(round)).await);
+            rows[5].extend(optional(bubblewrap()).await);
+            rows[6].extend(optional(bundle.runc(round)).await);
         }
     }
     report.section(
         "Starting a command",
         "`/bin/true`, from the request to its reaped end. Ours has everything in force: seven namespaces, cgroup, \
          Landlock, no capabilities, seccomp, its own root, `/proc` and `/tmp`. Warm: a blank jail was ready. Cold: \
-         none was.",
+         none was, as for the first jail of its shape; only a spare network namespace and cgroup. Pool off: \
+         nothing was.",
     );
     let names = [
         "fork + exec",
         "agentjail, warm",
         "agentjail, warm, allowlist",
         "agentjail, cold",
+        "agentjail, cold, pool off",
         "bubblewrap",
         "runc",
     ];
     let rows = names.into_iter().zip(rows);
     let rows: Vec<Row> = rows.map(|(name, times)| Row { name: name.to_owned(), times }).collect();
     report.times(&rows);
-    for engine in [cold, warm, open] {
+    for engine in [cold, bare_cold, warm, open] {
         engine.shutdown().await;
     }
     Ok(())
 }
 
 async fn many_at_a_time(report: &mut Report) -> anyhow::Result<()> {
-    let warm = engine(BURST).await?;
+    let warm = engine(BURST, 0).await?;
     warm.warm(&start().build()).await?;
     let mut seconds = [0.0; 3];
     for _ in 0..BURSTS {
@@ -127,7 +132,7 @@ async fn many_at_a_time(report: &mut Report) -> anyhow::Result<()> {
 /// What jails hold that do nothing.
 async fn at_rest(report: &mut Report) -> anyhow::Result<()> {
     const JAILS: usize = 32;
-    let engine = engine(0).await?;
+    let engine = engine(0, 0).await?;
     let mut jails = Vec::new();
     for _ in 0..JAILS {
         jails.push(Jail::idle().spawn(&engine).await?);

@@ -4,11 +4,11 @@ use std::io::{self, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use launch::cgroup::Place;
+use launch::cgroup::{Counters, Place};
 use launch::message::{
     Command, Enforcement, Exit, Fault, Layers, Limits, Network, Offers, Pool, Preparation, Profile,
     Report, Spec, Tree,
@@ -24,7 +24,7 @@ use crate::instance;
 use crate::jail::{Jail, Running};
 use crate::lingering::{self, Lingering};
 use crate::link::{self, Asked, Link, LinkError, Refusal, watched};
-use crate::pipes::{self, Pipes};
+use crate::pipes::{Ends, Pipes};
 use crate::program;
 
 /// How long a launcher may take to end the jails when the engine shuts down.
@@ -137,6 +137,8 @@ struct Inner {
     offers: Offers,
     next_jail: AtomicU64,
     lingering: Arc<Lingering>,
+    counters: Arc<Counters>,
+    ahead: std::sync::Mutex<Option<Ahead>>,
     _undertaker: JoinSet<()>,
 }
 
@@ -159,6 +161,8 @@ impl Engine {
             offers,
             next_jail: AtomicU64::new(1),
             lingering,
+            counters: Arc::default(),
+            ahead: std::sync::Mutex::default(),
             _undertaker: undertaker,
         })))
     }
@@ -174,7 +178,7 @@ impl Engine {
         self.0.lingering.note_start();
         let jail = self.0.next_jail.fetch_add(1, Ordering::Relaxed);
         let Belongings { report, ours, pipes, code } =
-            Belongings::of(&start).map_err(SpawnError::Pipes)?;
+            Belongings::of(&start, self.0.take_ahead()).map_err(SpawnError::Pipes)?;
         let mut link = self.link().await?;
         let (theirs, pipes) = pipes.unzip();
         let lent: Vec<_> = std::iter::once(&report)
@@ -203,10 +207,13 @@ impl Engine {
             return Err(SpawnError::Setup(link::out_of_descriptors()));
         }
         let enforced = with_cpu_time(&start, place.as_ref(), enforced)?;
-        let mut jail = Jail::new(pid, init, place, ours, Arc::clone(&self.0.lingering), began);
+        let ends = (Arc::clone(&self.0.lingering), Arc::clone(&self.0.counters));
+        let mut jail = Jail::new(pid, init, place, ours, ends, began);
         jail.not_executed = not_executed;
         jail.exit = ended;
         jail.limit_cpu_time(start.cpu_time);
+        // Its command is running: this costs nobody's time now.
+        self.0.make_ahead();
         Ok(Running { jail, pipes, listeners, enforced })
     }
 
@@ -343,6 +350,37 @@ fn refusal(fault: Fault) -> SpawnError {
     }
 }
 
+/// What every jail and its owner speak through, made while the jail before starts.
+#[derive(Debug)]
+struct Ahead {
+    report: OwnedFd,
+    ours: OwnedFd,
+    ends: Ends,
+}
+
+impl Ahead {
+    fn new() -> io::Result<Self> {
+        let (ours, report) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        Ok(Self { report, ours, ends: Ends::new()? })
+    }
+}
+
+impl Inner {
+    fn take_ahead(&self) -> Option<Ahead> {
+        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn make_ahead(&self) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if ahead.is_none() {
+            // Without descriptors to spare, whoever needs them will hear of it.
+            *ahead = Ahead::new().ok();
+        }
+    }
+}
+
 /// What a jail and its owner speak through, and what it is given.
 struct Belongings {
     report: OwnedFd,
@@ -353,11 +391,9 @@ struct Belongings {
 }
 
 impl Belongings {
-    fn of(start: &Start) -> io::Result<Self> {
-        let (ours, report) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        rustix::io::ioctl_fionbio(&ours, true)?;
-        let pipes = start.command.as_ref().map(|_| pipes::open(start.stdin)).transpose()?;
+    fn of(start: &Start, ahead: Option<Ahead>) -> io::Result<Self> {
+        let Ahead { report, ours, ends } = ahead.map_or_else(Ahead::new, Ok)?;
+        let pipes = start.command.as_ref().map(|_| ends.open(start.stdin)).transpose()?;
         let code = start.code.as_ref().map(|(_, text)| in_memory(text)).transpose()?;
         Ok(Self { report, ours, pipes, code })
     }

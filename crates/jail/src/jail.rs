@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use launch::cgroup::{self, Place, Statistics, statistics};
+use launch::cgroup::{self, Counters, Place, Statistics};
 use launch::message::{Command, Exit, FIRST, Further, Listener, Order};
 use rustix::net::sockopt::socket_error;
 use rustix::process::Signal;
@@ -32,7 +32,7 @@ use crate::conversation::{Conversation, OrderError};
 use crate::lingering::{Init, Lingering};
 use crate::link::watched;
 use crate::mapped;
-use crate::pipes::{self, Pipes};
+use crate::pipes::{Ends, Pipes};
 use crate::process::{Process, Stdio, Streams};
 
 /// A jail and the ends of its streams.
@@ -59,6 +59,7 @@ const SOON: Duration = Duration::from_micros(500);
 pub struct Jail {
     init: Arc<Init>,
     lingering: Arc<Lingering>,
+    counters: Arc<Counters>,
     /// Whether the command has ended and left nothing to kill.
     alone: bool,
     place: Option<Place>,
@@ -120,13 +121,14 @@ impl Jail {
         init: OwnedFd,
         place: Option<Place>,
         report: AsyncFd<OwnedFd>,
-        lingering: Arc<Lingering>,
+        (lingering, counters): (Arc<Lingering>, Arc<Counters>),
         began: Instant,
     ) -> Self {
         let (conversation, first) = Conversation::new(report);
         Self {
             init: Arc::new(Init { pid, process: init, conversation: Arc::new(conversation) }),
             lingering,
+            counters,
             alone: false,
             place,
             first,
@@ -149,7 +151,11 @@ impl Jail {
 
     /// What the jail used so far; zeroes where there is no cgroup.
     pub fn statistics(&self) -> Statistics {
-        self.place.as_ref().map(statistics).unwrap_or_default()
+        self.counted().unwrap_or_default()
+    }
+
+    fn counted(&self) -> Option<Statistics> {
+        self.place.as_ref().map(|place| self.counters.statistics(place))
     }
 
     /// Whether there is a cgroup to count in.
@@ -170,13 +176,13 @@ impl Jail {
     /// May be dropped and called again.
     pub async fn wait(&mut self, limit: Duration) -> Outcome {
         let deadline = tokio::time::Instant::from_std(self.began + limit);
-        let place = self.place.clone();
-        let cpu = cpu_exhausted(place.as_ref(), self.cpu_limit);
+        let (counters, place) = (Arc::clone(&self.counters), self.place.clone());
+        let cpu = cpu_exhausted(&counters, place.as_ref(), self.cpu_limit);
         let (exit, cpu_exhausted) = tokio::select! {
             exit = timeout_at(deadline, self.end()) => (exit.ok(), false),
             () = cpu => (None, true),
         };
-        let statistics = self.place.as_ref().map(statistics);
+        let statistics = self.counted();
         let oom_killed = statistics.is_some_and(|statistics| statistics.oom_kills > 0);
         self.alone = exit.is_some() && statistics.as_ref().is_some_and(Lingering::may);
         if !self.alone {
@@ -241,7 +247,8 @@ impl Jail {
         let number = self.init.conversation.number();
         let (lent, pipes, terminal) = match stdio {
             Stdio::Pipes { stdin } => {
-                let (lent, pipes) = pipes::open(stdin).map_err(OrderError::Speak)?;
+                let (lent, pipes) =
+                    Ends::new().and_then(|ends| ends.open(stdin)).map_err(OrderError::Speak)?;
                 (Vec::from(lent), Some(pipes), None)
             }
             Stdio::Terminal(size) => (Vec::new(), None, Some(size)),
@@ -350,13 +357,13 @@ impl Jail {
 }
 
 /// Completes when a group has used up its CPU time; never without a limit.
-async fn cpu_exhausted(place: Option<&Place>, limit: Option<Duration>) {
+async fn cpu_exhausted(counters: &Counters, place: Option<&Place>, limit: Option<Duration>) {
     let (Some(place), Some(limit)) = (place, limit) else { return std::future::pending().await };
     // Sooner than this it cannot happen, on as many processors as there are.
     let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let processors = u32::try_from(processors).unwrap_or(u32::MAX);
     loop {
-        let used = Duration::from_micros(cgroup::cpu_usage_usec(place));
+        let used = Duration::from_micros(counters.cpu_usage_usec(place));
         let Some(left) = limit.checked_sub(used).filter(|left| !left.is_zero()) else { return };
         sleep((left / processors).max(Duration::from_millis(2))).await;
     }

@@ -16,8 +16,9 @@ use tokio::time::{Instant, sleep};
 
 use crate::conversation::Conversation;
 
-/// Without a start for this long, there is a pause.
-const PAUSE: Duration = Duration::from_millis(10);
+/// Without a start for this long, there is a pause: longer than what many in flight take together before the
+/// next is asked for.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// None stays longer than this, whoever waits.
 const LONGEST: Duration = Duration::from_millis(200);

@@ -6,19 +6,24 @@ use std::cell::RefCell;
 use std::fs;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use sys::{Birth, Instruction, Namespaces, Side};
 
 use crate::cgroup::{Driver, Group};
+use crate::init::Inherited;
 use crate::init::confine::LANDLOCK_STEP;
 use crate::init::stage::Go;
-use crate::message::{Assignment, At as _, Enforcement, Fault, Knock, Profile, Spec};
+use crate::message::{
+    Assignment, At as _, Enforcement, Fault, Knock, Limits, Network, Profile, Spec,
+};
 use crate::seccomp::{UnixSockets, filter};
 use crate::shape::{FilterKind, Shape};
 use crate::template::USER_ID;
-use crate::{fault, init, template, wire};
+use crate::{fault, init, network, template, wire};
 use mutation::{Protection, keeps};
 
 /// What every birth needs, made once.
@@ -27,6 +32,7 @@ pub(crate) struct Birthplace {
     root: bool,
     pub(crate) landlock_abi: Option<u32>,
     mounts: template::Namespaces,
+    network: network::Home,
     filters: Filters,
     /// Host owners of directories that jails were given, for which user, and namespaces that map them.
     owner_maps: RefCell<Vec<(Mapping, OwnedFd)>>,
@@ -60,9 +66,16 @@ pub(crate) struct Blank {
     pub(crate) pid: Pid,
     pub(crate) init: OwnedFd,
     pub(crate) group: Option<Group>,
-    door: OwnedFd,
+    pub(crate) door: OwnedFd,
     /// Where its stage hears of its command from us, if nothing is left to init.
     pub(crate) call: Option<OwnedFd>,
+}
+
+/// What is not a jail yet, and can become one of any shape with this network.
+pub(crate) struct Spare {
+    pub(crate) network: Network,
+    made: network::Made,
+    pub(crate) group: Option<Group>,
 }
 
 /// A jail's init that was born, and how it is spoken to.
@@ -80,13 +93,19 @@ pub(crate) struct Stillborn {
 }
 
 impl Birthplace {
-    pub(crate) fn new(root: bool, landlock_abi: Option<u32>, mounts: template::Namespaces) -> Self {
+    pub(crate) fn new(
+        root: bool,
+        landlock_abi: Option<u32>,
+        mounts: template::Namespaces,
+        network: network::Home,
+    ) -> Self {
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
         Self {
             own,
             root,
             landlock_abi,
             mounts,
+            network,
             filters: Filters::compile(),
             owner_maps: RefCell::default(),
         }
@@ -118,16 +137,48 @@ impl Birthplace {
         self.filter(FilterKind { profile: Profile::Standard, ..kind })
     }
 
+    /// Makes what a jail to come can have when only its network is known.
+    pub(crate) fn spare(
+        &self,
+        driver: Option<&dyn Driver>,
+        name: &str,
+        network: &Network,
+        limits: &Limits,
+    ) -> Result<Spare, Stillborn> {
+        let made = self.network(network).map_err(|fault| Stillborn { fault, group: None })?;
+        let mut group = begin(driver, name)?;
+        if let (Some(driver), Some(group)) = (driver, &mut group) {
+            // Both again when there is a jail for it, if there is something left; an error will show then.
+            drop(driver.complete(group).and_then(|()| driver.limit(group, limits)));
+            group.find_counters(Path::new(template::HOST));
+        }
+        Ok(Spare { network: network.clone(), made, group })
+    }
+
+    fn network(&self, network: &Network) -> Result<network::Made, Fault> {
+        let made = self
+            .mounts
+            .enter_nursery()
+            .and_then(|()| network::enter_new(network, self.mounts.has_own_proc()));
+        self.mounts.go_home()?;
+        let made = made.and_then(network::Made::of_own);
+        self.network.come_back()?;
+        made
+    }
+
     /// Makes a blank jail. On failure nothing of it is left but a group that may need a moment more.
     pub(crate) fn blank(
         &self,
         driver: Option<&dyn Driver>,
         shape: &Shape,
         name: &str,
+        spare: Option<Spare>,
     ) -> Result<Blank, Stillborn> {
-        let group = driver.map(|driver| driver.begin(name)).transpose();
-        let mut group = group.map_err(|fault| Stillborn { fault, group: None })?;
-        match self.bear(driver, shape, group.as_mut()) {
+        let (made, mut group) = match spare {
+            Some(Spare { made, group, .. }) => (Some(made), group),
+            None => (None, begin(driver, name)?),
+        };
+        match self.bear(driver, shape, group.as_mut(), made) {
             Ok(Newborn { pid, init, door, call }) => Ok(Blank { pid, init, group, door, call }),
             Err(fault) => Err(Stillborn { fault, group: group.map(Box::new) }),
         }
@@ -138,35 +189,45 @@ impl Birthplace {
         driver: Option<&dyn Driver>,
         shape: &Shape,
         group: Option<&mut Group>,
+        made: Option<network::Made>,
     ) -> Result<Newborn, Fault> {
         let (door, inner_door) = sockets().at("make the door to init")?;
         let calls = shape.is_whole().then(sockets).transpose().at("make the stage's socket")?;
         let (call, inner_call) = calls.unzip();
+        let mapped = eventfd(0, EventfdFlags::CLOEXEC).at("make an event")?;
         let cgroup = group.as_ref().and_then(|group| group.birth.as_ref()).map(AsFd::as_fd);
         let birth = Birth { namespaces: namespaces(), cgroup };
         // The kernel charges what a jail uses up (inotify watches, pending signals, …) to the owner
         // of its user namespace: that must not be root.
         let (user, group_id) = self.owner(shape);
         self.mounts.enter_nursery()?;
-        self.act_as(user)?;
-        let cloned = fault::inject("clone")
-            .and_then(|()| sys::clone3(&birth).at("clone into new namespaces"));
-        if let Ok(Side::Child) = cloned {
-            init::run(&inner_door, inner_call, shape, self);
-        }
-        self.act_as(self.own.0)?;
-        self.mounts.go_home()?;
-        let (pid, init) = match cloned? {
-            Side::Child => init::run(&inner_door, inner_call, shape, self),
-            Side::Parent { pid, child } => (pid, child),
+        let entered = match made {
+            Some(made) => made.enter(),
+            None => network::enter_new(&shape.network, self.mounts.has_own_proc()),
         };
-        drop((inner_door, inner_call));
+        let cloned = entered.and_then(|listeners| {
+            self.act_as(user)?;
+            fault::inject("clone")?;
+            Ok((sys::clone3(&birth).at("clone into new namespaces")?, listeners))
+        });
+        let cloned = match cloned {
+            Ok((Side::Child, listeners)) => {
+                let (door, calls) = (inner_door, inner_call);
+                init::run(Inherited { door, mapped, calls, listeners }, shape, self)
+            }
+            Ok((Side::Parent { pid, child }, _)) => Ok((pid, child)),
+            Err(fault) => Err(fault),
+        };
+        // Whatever went wrong, the next jail is not to be born from here.
+        let home = self.act_as(self.own.0).and(self.mounts.go_home());
+        home.and(self.network.come_back())?;
+        let (pid, init) = cloned?;
         let raised = Pid::from_raw(pid.cast_signed())
             .ok_or(rustix::io::Errno::SRCH)
             .at("clone")
             .and_then(|pid| {
                 map_ids(pid, user, group_id)?;
-                knock(&door, &Knock::Mapped, &[])?;
+                rustix::io::write(&mapped, &1_u64.to_ne_bytes()).at("say that ids are mapped")?;
                 // While init builds its house, on another processor if there is one.
                 let mut files = Vec::new();
                 if let (Some(driver), Some(group)) = (driver, group) {
@@ -243,20 +304,17 @@ impl Birthplace {
     }
 }
 
-/// All of its own: user, mounts, processes, network, IPC, host name. The cgroup namespace is made
-/// later, by init, when it is in its group.
+fn begin(driver: Option<&dyn Driver>, name: &str) -> Result<Option<Group>, Stillborn> {
+    let group = driver.map(|driver| driver.begin(name)).transpose();
+    group.map_err(|fault| Stillborn { fault, group: None })
+}
+
+/// All of its own: user, mounts, processes, IPC, host name. The network is there already, and the cgroup
+/// namespace is made later, by init, when it is in its group.
 fn namespaces() -> Namespaces {
-    let mut namespaces =
+    let namespaces =
         Namespaces::USER.and(Namespaces::MOUNT).and(Namespaces::PID).and(Namespaces::UTS);
-    for (namespace, protection) in [
-        (Namespaces::NET, Protection::NetworkNamespace),
-        (Namespaces::IPC, Protection::IpcNamespace),
-    ] {
-        if keeps(protection) {
-            namespaces = namespaces.and(namespace);
-        }
-    }
-    namespaces
+    if keeps(Protection::IpcNamespace) { namespaces.and(Namespaces::IPC) } else { namespaces }
 }
 
 fn knock(door: &OwnedFd, knock: &Knock, descriptors: &[BorrowedFd<'_>]) -> Result<(), Fault> {

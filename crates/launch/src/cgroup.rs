@@ -20,7 +20,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 pub use freezer::{freeze, is_frozen, thaw};
-pub use statistics::{Statistics, cpu_usage_usec, statistics};
+pub use statistics::{Counters, Statistics};
 
 use crate::message::{At as _, Fault, Limits};
 
@@ -148,7 +148,7 @@ impl Group {
     /// Whether the kernel has killed a process of it for want of memory.
     pub(crate) fn ran_out_of_memory(&self, root: &Path) -> bool {
         let Some(memory) = &self.place.memory else { return false };
-        statistics::oom_kills(&layout::below(root, memory), self.place.version) > 0
+        Counters::default().oom_kills(&layout::below(root, memory), self.place.version) > 0
     }
 
     /// Finds every counter once. The kernel makes the entry of a file when it is first looked for; whoever
@@ -157,7 +157,8 @@ impl Group {
         let seen = |path: &Option<PathBuf>| path.as_deref().map(|path| layout::below(root, path));
         let Place { version, memory, cpu, pids, io, freezer: _ } = &self.place;
         let [memory, cpu, pids, io] = [memory, cpu, pids, io].map(seen);
-        statistics(&Place { version: *version, memory, cpu, pids, io, freezer: None });
+        let place = Place { version: *version, memory, cpu, pids, io, freezer: None };
+        Counters::default().statistics(&place);
     }
 
     /// Whether a limit is not in force as asked.

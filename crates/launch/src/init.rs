@@ -1,8 +1,8 @@
 //! Process 1 of a jail.
 //!
 //! ```text
-//!   blank     wait for ids ──▶ house ──▶ network ──▶ join cgroup ──▶ fork the stage ─┐
-//!             (nobody's yet)   mounts     sockets                                     ▼
+//!   blank     wait for ids ──▶ house ──▶ join cgroup ──▶ fork the stage ─┐
+//!             (nobody's yet)   mounts                                     ▼
 //!                                              the stage: no capabilities, filter ──▶ waits
 //!   assigned  attach trees ──▶ give up capabilities ──▶ go! ──▶ Ready ──▶ serve orders, reap
 //!                                                        │                until killed
@@ -21,7 +21,6 @@
 //! server ends a jail by killing it. Before it starts a further command it goes behind the walls of
 //! the first itself, so that all that follow are born there; a jail with one command needs none of that.
 
-mod attempts;
 mod command;
 pub(crate) mod confine;
 mod house;
@@ -34,9 +33,11 @@ mod terminal;
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal,
 };
+use rustix::thread::sched_yield;
 
 use crate::birth::Birthplace;
 use crate::message::{Assignment, At as _, FIRST, Fault, Knock, Report};
@@ -47,6 +48,23 @@ use mutation::{Protection, keeps};
 
 use orders::Commands;
 use stage::{Go, Stage};
+
+/// The descriptors that init is born with.
+pub(crate) struct Inherited {
+    /// Where the launcher knocks.
+    pub(crate) door: OwnedFd,
+    /// An event: the ids are mapped.
+    pub(crate) mapped: OwnedFd,
+    /// Where a stage listens that the launcher tells its command.
+    pub(crate) calls: Option<OwnedFd>,
+    /// Bound in the network that init is born into; handed out when the jail is somebody's.
+    pub(crate) listeners: Vec<OwnedFd>,
+}
+
+/// How often init looks whether its ids are mapped before it sleeps. They nearly are, and who sleeps is
+/// woken on the processor of who wakes him, if others of a virtual machine are halted: the launcher's, where
+/// it would wait until the launcher has made the cgroup.
+const MOST_LOOKS: u32 = 100;
 
 /// What is ready before the jail is anybody's.
 struct House {
@@ -68,23 +86,17 @@ struct Gifts {
 }
 
 /// Is process 1 of a new jail, from its first instruction to its last.
-///
-/// `calls` is where a stage listens that the launcher tells its command.
-pub(crate) fn run(
-    door: &OwnedFd,
-    calls: Option<OwnedFd>,
-    shape: &Shape,
-    birthplace: &Birthplace,
-) -> ! {
-    let kept: Vec<_> = std::iter::once(door).chain(&calls).map(AsFd::as_fd).collect();
-    if sys::close_all_but(&kept).is_err() {
+pub(crate) fn run(inherited: Inherited, shape: &Shape, birthplace: &Birthplace) -> ! {
+    let Inherited { door, mapped, calls, listeners } = inherited;
+    let kept = [&door, &mapped].into_iter().chain(&calls).chain(&listeners);
+    if sys::close_all_but(&kept.map(AsFd::as_fd).collect::<Vec<_>>()).is_err() {
         sys::exit(1);
     }
     // What a command expects; init itself writes to nothing that could raise one.
-    sys::ignore_no_signal();
-    let house = prepare(door, calls, shape, birthplace);
+    sys::stop_ignoring_broken_pipes();
+    let house = prepare(&door, mapped, calls, listeners, shape, birthplace);
     // Without a report socket there is nobody to tell: the server sees init die.
-    let code = match receive(door) {
+    let code = match receive(&door) {
         Ok(Some(gifts)) => live(house, gifts, shape, birthplace),
         Ok(None) | Err(_) => 1,
     };
@@ -94,25 +106,26 @@ pub(crate) fn run(
 /// Everything that can be done before it is known for whom.
 fn prepare(
     door: &OwnedFd,
+    mapped: OwnedFd,
     calls: Option<OwnedFd>,
+    listeners: Vec<OwnedFd>,
     shape: &Shape,
     birthplace: &Birthplace,
 ) -> Result<House, Fault> {
-    expect(door, |knock| matches!(knock, Knock::Mapped))?;
-    become_the_jails_user()?;
+    // What needs no ids comes first: there is something to do while the launcher maps them.
     let children = sys::child_signals().at("watch for children")?;
-    rustix::system::sethostname(b"jail").at("set the host name")?;
-    house::build(shape)?;
-    fault::inject("network")?;
-    let listeners = network::build(&shape.network)?;
-    // The stage is born into the group, and looks out of its namespace: after the mounts, which the
-    // group's files may be made during.
-    let files = expect(door, |knock| matches!(knock, Knock::Join))?;
-    join_cgroup(files)?;
     fault::inject("confine")?;
     confine::resource_limits()?;
     confine::no_new_privileges()?;
     confine::empty_bounding_set()?;
+    wait_for_ids(&mapped, door)?;
+    drop(mapped);
+    become_the_jails_user()?;
+    house::build(shape)?;
+    // The stage is born into the group, and looks out of its namespace: after the mounts, which the
+    // group's files may be made during.
+    let files = expect(door, |knock| matches!(knock, Knock::Join))?;
+    join_cgroup(files)?;
     let stage = match calls {
         None => stage::fork(shape, birthplace)?,
         Some(calls) => {
@@ -122,6 +135,24 @@ fn prepare(
         }
     };
     Ok(House { children, listeners, stage })
+}
+
+fn wait_for_ids(mapped: &OwnedFd, door: &OwnedFd) -> Result<(), Fault> {
+    let mut looks = 0..MOST_LOOKS;
+    loop {
+        let mut watched = [PollFd::new(mapped, PollFlags::IN), PollFd::new(door, PollFlags::IN)];
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let limit = looks.next().map(|_| &at_once);
+        rustix::io::retry_on_intr(|| poll(&mut watched, limit)).at("wait for ids")?;
+        if watched[0].revents().contains(PollFlags::IN) {
+            return Ok(());
+        }
+        if !watched[1].revents().is_empty() {
+            // The launcher has gone.
+            return Err(rustix::io::Errno::PIPE).at("wait for ids");
+        }
+        sched_yield();
+    }
 }
 
 /// Waits for one word of the launcher; gives the descriptors that came with it.
@@ -137,7 +168,7 @@ fn receive(door: &OwnedFd) -> Result<Option<Gifts>, Fault> {
         match wire::receive::<Knock>(door).at("receive the assignment")? {
             Some((Knock::Assign(assignment), descriptors)) => break (*assignment, descriptors),
             // Left over from a preparation that failed: the assignment's reporter shall hear why.
-            Some((Knock::Mapped | Knock::Join, _)) => {}
+            Some((Knock::Join, _)) => {}
             None => return Ok(None),
         }
     };
@@ -190,8 +221,9 @@ fn begin(
     // Closed when the answer is on its way.
     let mut no_more = Vec::new();
     let (first, outcome) = match stage {
-        Stage::Left { pid, outcome, heard, lent } => {
+        Stage::Left { pid, outcome, heard, lent, stack } => {
             no_more = lent;
+            commands.keep(stack);
             if !heard {
                 outcome.read()?;
                 return Err(rustix::io::Errno::PIPE).at("tell the stage its command");

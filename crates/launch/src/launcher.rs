@@ -12,6 +12,7 @@
 //! started. If the launcher itself is killed, the kernel kills each init (parent-death signal), and
 //! with it all that runs in its PID namespace.
 
+mod pauses;
 mod prepare;
 
 use std::collections::HashMap;
@@ -25,13 +26,14 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, wait};
 
-use crate::birth::{Birthplace, Blank, Stillborn, limits_in_force};
+use crate::birth::{Birthplace, Blank, Spare, Stillborn, limits_in_force};
 use crate::cgroup::{Driver, Group};
 use crate::message::{At as _, Fault, Reply, Request, Spec};
 use crate::pool::Pool;
 use crate::shape::Shape;
 use crate::{template, wire};
 
+use pauses::Requests;
 use prepare::{Ready, make_ready, take_standard_input};
 
 /// Under this name the program is a launcher.
@@ -40,14 +42,10 @@ const NAME: &str = "agentjail-launcher";
 /// How long to wait before trying again to remove a cgroup that the kernel still counts someone in.
 const RETRY: Duration = Duration::from_millis(5);
 
-/// How long there must have been no request before blanks are made: long enough for a caller that
-/// starts one jail after the other not to meet us at it.
-const QUIET: Duration = Duration::from_millis(5);
-
 /// How long our copies of sockets are kept that are on their way to an init, and how many. While one is on
 /// its way, the kernel looks at each closing for sockets that are sent over each other in a circle.
 const ON_THEIR_WAY: Duration = Duration::from_millis(2);
-const MOST_ON_THEIR_WAY: usize = 64;
+const MOST_ON_THEIR_WAY: usize = 128;
 
 /// Groups of jails that are gone, after which they are removed whoever waits.
 const MOST_LEFTOVER: usize = 256;
@@ -99,10 +97,11 @@ struct Launcher {
     /// Groups whose jails are gone, but which the kernel would not remove yet.
     leftover: Vec<Group>,
     pool: Pool,
-    /// Our copies of sockets that inits were sent.
+    /// Our copies of sockets that inits were sent, and the doors they were sent through.
     sent: Vec<OwnedFd>,
-    /// No request came since.
-    quiet_since: Instant,
+    requests: Requests,
+    /// When the machine's memory was looked at.
+    looked: Instant,
     /// Some group ran out of memory; until then we look which.
     alarm_until: Option<Instant>,
     /// Rings of the alarm that are to come from groups that were removed.
@@ -150,7 +149,8 @@ impl Launcher {
                 jails: HashMap::new(),
                 sent: Vec::new(),
                 pool: Pool::new(preparation.pool),
-                quiet_since: Instant::now(),
+                requests: Requests::new(Instant::now()),
+                looked: Instant::now(),
                 alarm_until: None,
                 false_alarms: 0,
                 groups: 0,
@@ -183,8 +183,10 @@ impl Launcher {
                 continue;
             }
             let request = wire::receive::<Request>(&self.server);
-            if !matches!(request, Ok(Some((Request::Count(_), _)))) {
-                self.quiet_since = Instant::now();
+            match request {
+                Ok(Some((Request::Count(_), _))) => {}
+                Ok(Some((Request::Start(_), _))) => self.requests.note_start(Instant::now()),
+                _ => self.requests.note(Instant::now()),
             }
             match request {
                 Ok(Some((Request::Start(spec), descriptors))) => {
@@ -194,6 +196,8 @@ impl Launcher {
                     let shape = self.birthplace.shape(&spec);
                     let surplus = self.pool.remember(&shape, &spec.limits);
                     self.retire(surplus);
+                    let surplus = self.pool.remember_network(&shape.network, &spec.limits);
+                    self.leave(surplus);
                 }
                 Ok(Some((Request::Inquire(jail), _))) => {
                     self.inquire(jail).at("answer the server")?;
@@ -213,10 +217,12 @@ impl Launcher {
     /// Waits for the server, a child, an alarm, or until something of our own is due.
     fn wait(&mut self) -> Result<Tidings, Fault> {
         // A directory of each controller takes a while: not while somebody waits for a jail.
-        if self.quiet_since.elapsed() >= QUIET || self.leftover.len() > MOST_LEFTOVER {
+        if self.is_pause() || self.leftover.len() > MOST_LEFTOVER {
             self.remove_leftover();
         }
-        if self.quiet_since.elapsed() >= ON_THEIR_WAY || self.sent.len() > MOST_ON_THEIR_WAY {
+        if self.requests.since(Instant::now()) >= ON_THEIR_WAY
+            || self.sent.len() > MOST_ON_THEIR_WAY
+        {
             self.sent.clear();
         }
         let timeout = self.due().map(|wait| Timespec {
@@ -251,9 +257,14 @@ impl Launcher {
         self.false_alarms += (before - counted(&self.leftover)) as u64;
     }
 
+    fn is_pause(&self) -> bool {
+        self.requests.until_pause(Instant::now()).is_zero()
+    }
+
     /// How long until there is something to do unasked.
     fn due(&self) -> Option<Duration> {
-        let fill = self.pool.wanted().map(|_| QUIET.saturating_sub(self.quiet_since.elapsed()));
+        let wants = self.pool.wanted().is_some() || self.pool.wanted_spare().is_some();
+        let fill = wants.then(|| self.requests.until_pause(Instant::now()));
         let look = (!self.pool.is_empty()).then_some(LOOK);
         let retry = (!self.leftover.is_empty()).then_some(RETRY);
         let alarm = self.alarm_until.map(|_| ALARM);
@@ -287,6 +298,8 @@ impl Launcher {
         let shape = self.birthplace.shape(&spec);
         let surplus = self.pool.remember(&shape, &spec.limits);
         self.retire(surplus);
+        let surplus = self.pool.remember_network(&shape.network, &spec.limits);
+        self.leave(surplus);
         while let Some(blank) = self.pool.take(&shape) {
             match self.assign(blank, spec.clone(), descriptors, enforced.clone()) {
                 // It died while it waited: another will do.
@@ -294,15 +307,14 @@ impl Launcher {
                 answer => return answer,
             }
         }
-        let blank = self.blank(&shape)?;
+        let spare = self.pool.take_spare(&shape.network);
+        let blank = self.blank(&shape, spare)?;
         self.assign(blank, spec, descriptors, enforced)
     }
 
-    fn blank(&mut self, shape: &Shape) -> Result<Blank, Fault> {
-        self.groups += 1;
-        // Not a name of a launcher before this one, whose groups may still be there.
-        let name = format!("jail-{}-{}", std::process::id(), self.groups);
-        let born = self.birthplace.blank(self.driver.as_deref(), shape, &name);
+    fn blank(&mut self, shape: &Shape, spare: Option<Spare>) -> Result<Blank, Fault> {
+        let name = self.name();
+        let born = self.birthplace.blank(self.driver.as_deref(), shape, &name, spare);
         born.map_err(|Stillborn { fault, group }| {
             self.leftover.extend(group.map(|group| *group));
             fault
@@ -318,7 +330,8 @@ impl Launcher {
     ) -> Result<(), Fault> {
         let driver = self.driver.as_deref();
         let assigned = self.birthplace.assign(driver, &mut blank, spec, descriptors, enforced);
-        let Blank { pid, init, group, call, .. } = blank;
+        let Blank { pid, init, group, door, call } = blank;
+        self.sent.push(door);
         match assigned {
             Ok(()) => {
                 self.jails.insert(pid, Ward { init, group, _call: call });
@@ -334,20 +347,27 @@ impl Launcher {
     /// Makes one blank, if one is wanted and nobody else wants us; or gives all up when the machine
     /// is short of memory.
     fn tend_pool(&mut self) {
-        if !self.pool.is_empty() && self.pool.is_under_pressure(Path::new(template::HOST)) {
-            let all = self.pool.drain();
-            return self.retire(all);
+        if self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            if !self.pool.is_empty() && self.pool.is_under_pressure(Path::new(template::HOST)) {
+                let spares = self.pool.give_up_spares();
+                self.leave(spares);
+                let all = self.pool.drain();
+                return self.retire(all);
+            }
         }
-        if self.quiet_since.elapsed() < QUIET {
+        if !self.is_pause() {
             return;
         }
-        let Some((shape, limits)) = self.pool.wanted() else { return };
+        let Some((shape, limits)) = self.pool.wanted() else {
+            return self.tend_spares();
+        };
         if self.pool.is_under_pressure(Path::new(template::HOST)) {
             // Not asked again before the next request.
             let none = self.pool.give_up(&shape);
             return self.retire(none);
         }
-        match self.blank(&shape) {
+        match self.blank(&shape, None) {
             Ok(mut blank) => {
                 if let (Some(driver), Some(group)) = (&self.driver, &mut blank.group) {
                     // Set again when it is assigned, if they differ; an error will show then.
@@ -362,6 +382,36 @@ impl Launcher {
                 self.retire(rest);
             }
         }
+    }
+
+    /// Makes one spare, if one is wanted.
+    fn tend_spares(&mut self) {
+        let Some((network, limits)) = self.pool.wanted_spare() else { return };
+        if self.pool.is_under_pressure(Path::new(template::HOST)) {
+            let spares = self.pool.give_up_spares();
+            return self.leave(spares);
+        }
+        let name = self.name();
+        match self.birthplace.spare(self.driver.as_deref(), &name, &network, &limits) {
+            Ok(spare) => self.pool.put_spare(spare),
+            Err(Stillborn { fault, group }) => {
+                eprintln!("launcher: no spare: {fault}");
+                self.leftover.extend(group.map(|group| *group));
+                let spares = self.pool.give_up_spares();
+                self.leave(spares);
+            }
+        }
+    }
+
+    /// Lets go of spares that are not wanted any more.
+    fn leave(&mut self, spares: Vec<Spare>) {
+        self.leftover.extend(spares.into_iter().filter_map(|spare| spare.group));
+    }
+
+    /// Of a cgroup: not one of a launcher before this one, whose groups may still be there.
+    fn name(&mut self) -> String {
+        self.groups += 1;
+        format!("jail-{}-{}", std::process::id(), self.groups)
     }
 
     /// Ends blanks that are not wanted any more; they are reaped with the rest.
@@ -424,6 +474,8 @@ impl Launcher {
 
     /// The server is gone: so is everything it started.
     fn end(mut self) {
+        let spares = self.pool.give_up_spares();
+        self.leave(spares);
         let blanks = self.pool.drain();
         self.retire(blanks);
         for ward in self.jails.values() {

@@ -22,6 +22,7 @@ pub mod fuzzing;
 mod init;
 mod launcher;
 pub mod message;
+mod network;
 mod pool;
 pub mod seccomp;
 mod shape;

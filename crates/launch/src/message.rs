@@ -40,17 +40,19 @@ pub struct Preparation {
     pub left_out: Vec<String>,
 }
 
-/// Blank jails that are kept ready.
+/// What is kept ready for jails to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
-    /// How many, over all shapes; 0 keeps none.
+    /// How many blank jails, over all shapes; 0 keeps none.
     pub size: u32,
+    /// How many network namespaces and cgroups, for jails of shapes that have no blank; 0 keeps none.
+    pub spares: u32,
     /// With less memory available on the machine than this, none are kept.
     pub reserve_bytes: u64,
 }
 
 impl Pool {
-    pub const NONE: Self = Self { size: 0, reserve_bytes: 0 };
+    pub const NONE: Self = Self { size: 0, spares: 0, reserve_bytes: 0 };
 }
 
 /// From the launcher to the server.
@@ -257,8 +259,6 @@ pub enum Enforcement {
 /// From the launcher to init, over the door socket.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Knock {
-    /// The ids are mapped: the house can be built.
-    Mapped,
     /// Comes with the cgroup files to join.
     Join,
     Assign(Box<Assignment>),

@@ -7,24 +7,31 @@
 //!               blanks are made until each remembered shape has its share
 //! ```
 //!
-//! A blank is used once, by the host user its shape names, and never comes back.
+//! A blank is used once, by the host user its shape names, and never comes back. The same goes for *spares*,
+//! which have a network namespace and a cgroup, but no process: they make a cold start less so.
 
 use std::fs;
 use std::path::Path;
 
 use rustix::process::Pid;
 
-use crate::birth::Blank;
-use crate::message::{Limits, Pool as Settings};
+use crate::birth::{Blank, Spare};
+use crate::message::{Limits, Network, Pool as Settings};
 use crate::shape::Shape;
 
 /// Shapes remembered at most: those used last.
 const MOST_SHAPES: usize = 8;
 
+/// Networks remembered at most: one with an allowlist, and one without.
+const MOST_NETWORKS: usize = 2;
+
 /// Blanks by shape, the shape used last first.
 pub(crate) struct Pool {
     settings: Settings,
     slots: Vec<Slot>,
+    /// Networks used last, the last first, and the limits of the jails that did.
+    networks: Vec<(Network, Limits)>,
+    spares: Vec<Spare>,
 }
 
 struct Slot {
@@ -36,7 +43,7 @@ struct Slot {
 
 impl Pool {
     pub(crate) fn new(settings: Settings) -> Self {
-        Self { settings, slots: Vec::new() }
+        Self { settings, slots: Vec::new(), networks: Vec::new(), spares: Vec::new() }
     }
 
     /// Remembers a shape as the one used last; gives the blanks of a shape that is forgotten for it.
@@ -61,6 +68,52 @@ impl Pool {
             surplus.extend(slot.blanks.drain(keep..));
         }
         surplus
+    }
+
+    /// Remembers a network as the one used last; gives the spares of one that is forgotten for it.
+    pub(crate) fn remember_network(&mut self, network: &Network, limits: &Limits) -> Vec<Spare> {
+        if self.settings.spares == 0 {
+            return Vec::new();
+        }
+        if let Some((known, last)) = self.networks.first_mut()
+            && known == network
+        {
+            *last = *limits;
+            return Vec::new();
+        }
+        self.networks.retain(|(known, _)| known != network);
+        self.networks.insert(0, (network.clone(), *limits));
+        self.networks.truncate(MOST_NETWORKS);
+        let is_known =
+            |spare: &Spare| self.networks.iter().any(|(network, _)| *network == spare.network);
+        self.spares.extract_if(.., |spare| !is_known(spare)).collect()
+    }
+
+    /// Takes a spare out.
+    pub(crate) fn take_spare(&mut self, network: &Network) -> Option<Spare> {
+        let at = self.spares.iter().position(|spare| spare.network == *network)?;
+        Some(self.spares.swap_remove(at))
+    }
+
+    /// A network that has less than its share of spares.
+    pub(crate) fn wanted_spare(&self) -> Option<(Network, Limits)> {
+        let most = usize::try_from(self.settings.spares).unwrap_or(usize::MAX);
+        let share = most / self.networks.len().max(1);
+        let lacks = |(network, _): &&(Network, Limits)| {
+            self.spares.iter().filter(|spare| spare.network == *network).count() < share
+        };
+        self.networks.iter().find(lacks).cloned()
+    }
+
+    /// Puts a spare in.
+    pub(crate) fn put_spare(&mut self, spare: Spare) {
+        self.spares.push(spare);
+    }
+
+    /// Forgets all networks, and gives the spares there are.
+    pub(crate) fn give_up_spares(&mut self) -> Vec<Spare> {
+        self.networks.clear();
+        std::mem::take(&mut self.spares)
     }
 
     /// Takes a blank out.
@@ -108,7 +161,7 @@ impl Pool {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.count() == 0
+        self.count() == 0 && self.spares.is_empty()
     }
 
     /// Whether the machine is too short of memory to keep any.

@@ -71,12 +71,19 @@ pub(crate) struct Namespaces {
     home: OwnedFd,
     /// With the template as its root.
     nursery: OwnedFd,
+    /// Whether the nursery's `/proc` is not the machine's.
+    own_proc: bool,
 }
 
 impl Namespaces {
     /// Goes where jails are born.
     pub(crate) fn enter_nursery(&self) -> Result<(), Fault> {
         enter(&self.nursery)
+    }
+
+    /// Whether `/proc/sys` of the nursery can be written to.
+    pub(crate) fn has_own_proc(&self) -> bool {
+        self.own_proc
     }
 
     /// Comes back.
@@ -89,9 +96,9 @@ impl Namespaces {
         let home = own_namespace()?;
         sys::unshare(sys::Namespaces::MOUNT).at("make a mount namespace for births")?;
         let nursery = own_namespace()?;
-        let namespaces = Self { home, nursery };
+        let mut namespaces = Self { home, nursery, own_proc: false };
         namespaces.enter_nursery()?;
-        empty_proc(&format!("{JAIL}/proc"))?;
+        namespaces.own_proc = empty_proc(&format!("{JAIL}/proc"))?;
         pivot(JAIL)?;
         namespaces.go_home()?;
         Ok(namespaces)
@@ -101,8 +108,9 @@ impl Namespaces {
 /// Mounts a `/proc` without processes.
 ///
 /// A user namespace may mount a `/proc` only where it sees one already, so there must be one in the
-/// nursery, and in each jail below its own. The machine's would do, and shall not be there.
-fn empty_proc(target: &str) -> Result<(), Fault> {
+/// nursery, and in each jail below its own. The machine's would do, and shall not be there; gives whether it
+/// is not.
+fn empty_proc(target: &str) -> Result<bool, Fault> {
     let step = "mount the nursery's /proc";
     let birth = Birth { namespaces: sys::Namespaces::PID, cgroup: None };
     match sys::clone3(&birth).at(step)? {
@@ -114,10 +122,10 @@ fn empty_proc(target: &str) -> Result<(), Fault> {
         Side::Parent { child, .. } => {
             let ended = waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED).at(step)?;
             match ended.and_then(|status| status.exit_status()) {
-                Some(0) => Ok(()),
+                Some(0) => Ok(true),
                 // Where the machine's own is partly covered, none may be had here either, nor in a jail.
                 Some(errno) if errno == rustix::io::Errno::PERM.raw_os_error() => {
-                    mount_bind_recursive("/proc", target).at(step)
+                    mount_bind_recursive("/proc", target).at(step).map(|()| false)
                 }
                 Some(errno) => Err(rustix::io::Errno::from_raw_os_error(errno)).at(step),
                 None => Err(rustix::io::Errno::CHILD).at(step),

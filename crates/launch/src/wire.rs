@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -78,7 +78,11 @@ pub fn send(
 
 /// Receives one message; `None` when the other end is closed.
 pub fn receive<M: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
-    let mut bytes = vec![0; MAX_PACKET_BYTES];
+    // How long it is: a buffer for the longest would have a newborn init touch eight pages for nothing.
+    let (_, length) = rustix::io::retry_on_intr(|| {
+        recv(&socket, &mut [0_u8; 0], RecvFlags::PEEK | RecvFlags::TRUNC)
+    })?;
+    let mut bytes = vec![0; length.min(MAX_PACKET_BYTES)];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {

@@ -108,9 +108,10 @@ fn leads_alone() -> bool {
     unsafe { libc::unshare(libc::CLONE_THREAD) == 0 }
 }
 
-/// The same, for processes whose filter refuses `unshare`: the kernel adds them to the link count of `task`.
+/// The same, also for processes whose filter refuses `unshare`: the kernel adds them to the link count of
+/// `task`.
 pub(crate) fn is_alone() -> io::Result<bool> {
-    Ok(rustix::fs::stat("/proc/self/task")?.st_nlink == 2 + 1)
+    Ok(leads_alone() || rustix::fs::stat("/proc/self/task")?.st_nlink == 2 + 1)
 }
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;

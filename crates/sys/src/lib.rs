@@ -28,8 +28,10 @@ pub use landlock_abi::landlock_abi;
 pub use mount_setattr::{MountAttributes, Reach, map_owner, restrict_mount};
 pub use seccomp::{MAX_INSTRUCTIONS, install_filter};
 pub use session::{lead_a_session, leave_the_terminal};
-pub use signal::{child_signals, ignore_no_signal, unblock_signals};
+pub use signal::{
+    child_signals, ignore_only_broken_pipes, stop_ignoring_broken_pipes, unblock_signals,
+};
 pub use signal_wait::Waiting;
 pub use socket_filter::attach_filter;
 pub use unshare::unshare;
-pub use vfork::vfork;
+pub use vfork::{Stack, vfork};

@@ -47,26 +47,35 @@ pub fn unblock_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Ignores no signal any more, here and in what is forked later. (The Rust runtime ignores `SIGPIPE`,
-/// whoever started us may have ignored others, and an ignored signal stays ignored across `exec`.)
-/// It takes a call a signal, so it is done where nobody waits.
-pub fn ignore_no_signal() {
-    let default = KernelAction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
-    for signal in 1..=LAST_SIGNAL {
-        // By the system call: libc keeps two signals to itself. It is refused for SIGKILL and SIGSTOP,
-        // which cannot be ignored.
-        // SAFETY: `default` is a whole `struct sigaction` of the kernel's, alive during the call, with
-        // no handler that could be called; the old one is not asked for; the set has 8 bytes.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigaction,
-                signal,
-                &raw const default,
-                ptr::null_mut::<KernelAction>(),
-                size_of::<u64>(),
-            )
-        };
+/// Ignores no signal any more but `SIGPIPE`, here and in what is forked later. (Whoever started us may have
+/// ignored some, and an ignored signal stays ignored across `exec`.) It takes a call a signal, so it is
+/// done once.
+pub fn ignore_only_broken_pipes() {
+    for signal in (1..=LAST_SIGNAL).filter(|signal| *signal != libc::SIGPIPE) {
+        reset(signal);
     }
+}
+
+/// Does not ignore `SIGPIPE` any more either, as the Rust runtime does.
+pub fn stop_ignoring_broken_pipes() {
+    reset(libc::SIGPIPE);
+}
+
+fn reset(signal: libc::c_int) {
+    let default = KernelAction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
+    // By the system call: libc keeps two signals to itself. It is refused for SIGKILL and SIGSTOP,
+    // which cannot be ignored.
+    // SAFETY: `default` is a whole `struct sigaction` of the kernel's, alive during the call, with
+    // no handler that could be called; the old one is not asked for; the set has 8 bytes.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            &raw const default,
+            ptr::null_mut::<KernelAction>(),
+            size_of::<u64>(),
+        )
+    };
 }
 
 fn signal_set(signal: libc::c_int) -> libc::sigset_t {

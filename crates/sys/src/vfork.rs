@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::{c_int, c_void};
 use std::io;
+use std::mem::MaybeUninit;
 
 use crate::clone::is_alone;
 use crate::exec::exit;
@@ -10,6 +11,24 @@ use crate::exec::exit;
 /// Room for the child's stack. A heap block of this size is mapped by itself: only what is touched is
 /// memory.
 const STACK_BYTES: usize = 256 << 10;
+
+/// What a child of [`vfork`] has for its stack. Kept by the caller: to unmap it takes a while, which nobody
+/// should wait for.
+#[derive(Debug)]
+pub struct Stack(Vec<MaybeUninit<u128>>);
+
+impl Stack {
+    /// Maps one.
+    pub fn new() -> Self {
+        Self(Vec::with_capacity(STACK_BYTES / size_of::<u128>()))
+    }
+}
+
+impl Default for Stack {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Starts a process that shares this one's memory, and waits until it has executed a program or ended.
 ///
@@ -20,11 +39,10 @@ const STACK_BYTES: usize = 256 << 10;
 /// # Errors
 ///
 /// In a process with more than one thread: a bug in the caller.
-pub fn vfork<F: FnOnce() -> Infallible>(child: F) -> io::Result<u32> {
+pub fn vfork<F: FnOnce() -> Infallible>(stack: &mut Stack, child: F) -> io::Result<u32> {
     if !is_alone()? {
         return Err(io::Error::other("vfork called with other threads running"));
     }
-    let mut stack = vec![0_u128; STACK_BYTES / size_of::<u128>()];
     let mut child = Some(child);
     // SAFETY: `enter::<F>` gets a pointer to `child`, which outlives the child's use of it: with
     // `CLONE_VFORK` the kernel lets this process go on only when the child has left this memory, by `exec`
@@ -35,7 +53,7 @@ pub fn vfork<F: FnOnce() -> Infallible>(child: F) -> io::Result<u32> {
     let pid = unsafe {
         libc::clone(
             enter::<F>,
-            stack.as_mut_ptr_range().end.cast(),
+            stack.0.spare_capacity_mut().as_mut_ptr_range().end.cast(),
             libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
             (&raw mut child).cast(),
         )
@@ -60,6 +78,6 @@ mod tests {
     /// Runs in a process of its own: tests have threads.
     #[test]
     fn with_other_threads_it_is_refused() {
-        assert!(vfork(|| exit(0)).is_err());
+        assert!(vfork(&mut Stack::new(), || exit(0)).is_err());
     }
 }

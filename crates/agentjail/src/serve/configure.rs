@@ -19,6 +19,9 @@ use super::flags::Flags;
 /// Each holds a few hundred KiB of the kernel's memory and two processes.
 const MOST_WARM_JAILS: u32 = 1024;
 
+/// Network namespaces and cgroups kept for jails of shapes that have no blank.
+const MOST_SPARES: u32 = 4;
+
 pub(super) fn configure(flags: Flags) -> anyhow::Result<(Config, jail::Config)> {
     let api_addr = address("CTL_ADDR (--ctl-addr)", &flags.ctl_addr)?;
     let proxy_addr = address("PROXY_ADDR (--proxy-addr)", &flags.proxy_addr)?;
@@ -119,8 +122,10 @@ fn exec(flags: &Flags) -> anyhow::Result<ExecConfig> {
 fn engine(flags: &Flags, proxy_base_url: &BaseUrl) -> anyhow::Result<jail::Config> {
     let reserve: u64 =
         number("AGENTJAIL_WARM_RESERVE_MB (--warm-reserve-mb)", &flags.warm_reserve_mb)?;
+    let size = number("AGENTJAIL_WARM_JAILS (--warm-jails)", &flags.warm_jails)?;
     let pool = jail::Pool {
-        size: number("AGENTJAIL_WARM_JAILS (--warm-jails)", &flags.warm_jails)?,
+        size,
+        spares: size.min(MOST_SPARES),
         reserve_bytes: reserve.saturating_mul(1 << 20),
     };
     if pool.size > MOST_WARM_JAILS {

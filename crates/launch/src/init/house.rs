@@ -42,7 +42,7 @@ const MASKED_DIRECTORIES: [&str; 4] = ["acpi", "bus", "irq", "scsi"];
 /// Mounts what every jail of a shape has onto the template, which is the root it was born with.
 pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
     fault::inject("proc")?;
-    proc(shape)?;
+    proc()?;
     fault::inject("mounts")?;
     let pts = c"newinstance,ptmxmode=0666,mode=620,max=64";
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;
@@ -101,7 +101,7 @@ pub(super) fn attach(spec: &Spec, trees: Vec<OwnedFd>, code: Option<OwnedFd>) ->
 }
 
 /// A `/proc` of this PID namespace, without what is the machine's.
-fn proc(shape: &Shape) -> Result<(), Fault> {
+fn proc() -> Result<(), Fault> {
     let target = "/proc";
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if mount("proc", target, "proc", flags, c"hidepid=invisible").is_err() {
@@ -110,7 +110,7 @@ fn proc(shape: &Shape) -> Result<(), Fault> {
         return mount("proc", target, "proc", flags, c"hidepid=invisible,subset=pid")
             .at("mount /proc");
     }
-    namespace_limits(shape)?;
+    namespace_limits()?;
     if !keeps(Protection::ProcMasks) {
         return Ok(());
     }
@@ -125,20 +125,15 @@ fn proc(shape: &Shape) -> Result<(), Fault> {
     Ok(())
 }
 
-/// What one jail may use up of what the kernel counts by user or network namespace. The first is
-/// also a second wall beside the filter: in this user namespace, no further one can be made.
-fn namespace_limits(shape: &Shape) -> Result<(), Fault> {
+/// What one jail may use up of what the kernel counts by user namespace. The second is also a second
+/// wall beside the filter: in this user namespace, no further one can be made.
+fn namespace_limits() -> Result<(), Fault> {
     let mut limits = Vec::new();
     if keeps(Protection::FileLimits) {
         limits.push(("user/max_inotify_instances", "64"));
     }
     if keeps(Protection::NamespaceLimit) {
         limits.push(("user/max_user_namespaces", "0"));
-    }
-    if shape.network.loopback && keeps(Protection::NetworkNamespace) {
-        // Queued bytes of TCP are not in the memory limit of cgroup v1.
-        limits.push(("net/ipv4/tcp_rmem", "4096 65536 524288"));
-        limits.push(("net/ipv4/tcp_wmem", "4096 65536 524288"));
     }
     for (name, value) in limits {
         fs::write(format!("/proc/sys/{name}"), value).at(format!("set {name}"))?;

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait, waitpid};
-use sys::{Forked, Instruction};
+use sys::{Forked, Instruction, Stack};
 
 use super::command::{AT_EXEC, AT_FILTER, AT_STAGE, Outcome, Program, Streams, report};
 use super::confine::Walls;
@@ -31,6 +31,7 @@ pub(super) struct Commands {
     running: HashMap<Pid, Running>,
     /// Those on their way to `exec`, and the terminals to hand over when they are there.
     born: Vec<Born>,
+    stack: Option<Stack>,
 }
 
 /// The walls of the first command, and init's filter.
@@ -61,7 +62,13 @@ impl Commands {
             strict: None,
             running: HashMap::new(),
             born: Vec::new(),
+            stack: None,
         }
+    }
+
+    /// Keeps the stack of the first command's stage until all ends.
+    pub(super) fn keep(&mut self, stack: Stack) {
+        self.stack = Some(stack);
     }
 
     /// Says behind what further commands live: what the first does.
@@ -174,7 +181,7 @@ impl Commands {
                 give(report, request, network::connect(port).at(format!("connect to port {port}")));
             }
             Order::Listen { request, listener } => {
-                give(report, request, network::listener(&listener));
+                give(report, request, crate::network::listener(&listener));
             }
         }
     }

@@ -17,7 +17,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
-use sys::Forked;
+use sys::{Forked, Stack};
 
 use super::command::{
     AT_EXEC, AT_FILTER, AT_LANDLOCK, AT_STAGE, Outcome, Program, Streams, report,
@@ -47,6 +47,7 @@ pub(super) enum Stage {
         outcome: Outcome,
         heard: bool,
         lent: Vec<OwnedFd>,
+        stack: Stack,
     },
 }
 
@@ -85,10 +86,13 @@ pub(super) fn lend(
     let (outcome, inner_outcome) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
     let way_in = workspace.as_ref().map(AsFd::as_fd);
     let heard = Cell::new(false);
-    let pid = sys::vfork(|| wait(&socket, &inner_outcome, way_in, &heard, shape, birthplace))
-        .at("fork the stage")?;
+    let mut stack = Stack::new();
+    let pid =
+        sys::vfork(&mut stack, || wait(&socket, &inner_outcome, way_in, &heard, shape, birthplace))
+            .at("fork the stage")?;
     let lent = std::iter::once(socket).chain(workspace).collect();
-    Ok(Stage::Left { pid: number(pid)?, outcome: Outcome(outcome), heard: heard.get(), lent })
+    let (pid, outcome, heard) = (number(pid)?, Outcome(outcome), heard.get());
+    Ok(Stage::Left { pid, outcome, heard, lent, stack })
 }
 
 fn number(pid: u32) -> Result<Pid, Fault> {

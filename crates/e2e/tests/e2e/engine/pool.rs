@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use e2e::house::eventually;
-use jail::{Access, Command, Engine, Exit, Jail, Pool, Profile, Stdin, Stdio, Tree};
+use jail::{Access, Command, Engine, Exit, Jail, Network, Pool, Profile, Stdin, Stdio, Tree};
 
 use super::{engine, run, sh};
 
@@ -20,7 +20,7 @@ async fn settled(engine: &Engine, size: usize) {
 
 #[tokio::test]
 async fn a_warm_start_uses_a_blank_and_another_is_made() {
-    let engine = engine(Pool { size: 2, reserve_bytes: 0 }).await;
+    let engine = engine(Pool { size: 2, spares: 2, reserve_bytes: 0 }).await;
     engine.warm(&sh("").build()).await.unwrap();
     settled(&engine, 2).await;
     let (said, outcome) = run(&engine, sh("echo $$; id -u; hostname")).await;
@@ -32,7 +32,7 @@ async fn a_warm_start_uses_a_blank_and_another_is_made() {
 /// The code goes into the workspace before, also where commands may not write, cold and warm.
 #[tokio::test]
 async fn code_is_there_and_what_is_closed_stays_closed() {
-    let engine = engine(Pool { size: 2, reserve_bytes: 0 }).await;
+    let engine = engine(Pool { size: 2, spares: 2, reserve_bytes: 0 }).await;
     for profile in [Profile::Standard, Profile::Strict] {
         for access in [Access::ReadOnly, Access::ReadWrite] {
             let start = |script: &str| {
@@ -89,7 +89,7 @@ async fn an_init_that_is_alone_ends_soon_and_one_that_is_not_at_once() {
 
 #[tokio::test]
 async fn nothing_is_left_of_the_jail_before() {
-    let engine = engine(Pool { size: 1, reserve_bytes: 0 }).await;
+    let engine = engine(Pool { size: 1, spares: 2, reserve_bytes: 0 }).await;
     let leave = "echo secret > /tmp/s; echo secret > /output/s; echo secret > /dev/shm/s; echo secret > /home/agent/s; sleep 2121 &";
     let look = "cat /tmp/s /output/s /dev/shm/s /home/agent/s 2>/dev/null; ls -A /tmp /output /dev/shm /home/agent; ps -e -o args= | grep -c '[s]leep 2121'; ipcs -m | grep -c 0x";
     for _ in 0..3 {
@@ -103,7 +103,7 @@ async fn nothing_is_left_of_the_jail_before() {
 
 #[tokio::test]
 async fn a_blank_is_for_one_host_user_and_one_shape_only() {
-    let engine = engine(Pool { size: 4, reserve_bytes: 0 }).await;
+    let engine = engine(Pool { size: 4, spares: 2, reserve_bytes: 0 }).await;
     let who = "cat /proc/self/uid_map | awk '{print $2}'";
     for id in [400_001, 400_002, 400_001] {
         let (said, _) = run(&engine, sh(who).host_id(id)).await;
@@ -124,7 +124,7 @@ async fn a_blank_is_for_one_host_user_and_one_shape_only() {
 
 #[tokio::test]
 async fn the_pool_is_bounded_over_all_shapes() {
-    let engine = engine(Pool { size: 3, reserve_bytes: 0 }).await;
+    let engine = engine(Pool { size: 3, spares: 2, reserve_bytes: 0 }).await;
     for size in 1..=10 {
         let mut start = sh("").build();
         start.limits.tmp_bytes = size << 20;
@@ -138,7 +138,7 @@ async fn the_pool_is_bounded_over_all_shapes() {
 
 #[tokio::test]
 async fn none_is_kept_when_memory_is_short_and_none_when_it_is_off() {
-    for pool in [Pool { size: 4, reserve_bytes: u64::MAX }, Pool::NONE] {
+    for pool in [Pool { size: 4, spares: 2, reserve_bytes: u64::MAX }, Pool::NONE] {
         let engine = engine(pool).await;
         engine.warm(&sh("").build()).await.unwrap();
         run(&engine, sh("true")).await;
@@ -150,7 +150,7 @@ async fn none_is_kept_when_memory_is_short_and_none_when_it_is_off() {
 
 #[tokio::test]
 async fn a_blank_that_was_killed_is_not_given_out() {
-    let engine = engine(Pool { size: 2, reserve_bytes: 0 }).await;
+    let engine = engine(Pool { size: 2, spares: 2, reserve_bytes: 0 }).await;
     engine.warm(&sh("").build()).await.unwrap();
     settled(&engine, 2).await;
     for pid in inits(&engine).await {
@@ -166,7 +166,7 @@ async fn a_blank_that_was_killed_is_not_given_out() {
 
 #[tokio::test]
 async fn limits_are_those_of_the_start_not_of_the_blank() {
-    let engine = engine(Pool { size: 1, reserve_bytes: 0 }).await;
+    let engine = engine(Pool { size: 1, spares: 2, reserve_bytes: 0 }).await;
     for pids in [8, 30, 8] {
         let (said, _) =
             run(&engine, sh("n=0; while sleep 9 & do n=$((n+1)); echo $n; done").pids(pids)).await;
@@ -179,7 +179,7 @@ async fn limits_are_those_of_the_start_not_of_the_blank() {
 
 #[tokio::test]
 async fn nothing_is_left_when_the_engine_goes() {
-    let engine = engine(Pool { size: 4, reserve_bytes: 0 }).await;
+    let engine = engine(Pool { size: 4, spares: 2, reserve_bytes: 0 }).await;
     engine.warm(&Jail::builder("true").build()).await.unwrap();
     settled(&engine, 4).await;
     let all = inits(&engine).await;
@@ -188,4 +188,42 @@ async fn nothing_is_left_when_the_engine_goes() {
     for pid in all {
         assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "{pid} is left");
     }
+}
+
+/// Spares make a cold start less so. Each is used once, and a network belongs to nobody inside.
+#[tokio::test]
+async fn a_spare_network_is_used_once_and_belongs_to_nobody_inside() {
+    let engine = engine(Pool { size: 0, spares: 2, reserve_bytes: 0 }).await;
+    // Of which user namespace each is: the kernel tells who is in that or above it.
+    let look = "python3 -c 'import fcntl, os\n\
+        print(os.stat(\"/proc/self/ns/net\").st_ino)\n\
+        for name in (\"mnt\", \"net\"):\n\
+        \x20 try: fcntl.ioctl(os.open(f\"/proc/self/ns/{name}\", 0), 0xb701); print(name, \"ours\")\n\
+        \x20 except PermissionError: print(name, \"not ours\")'";
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..6 {
+        let (said, outcome) = run(&engine, sh(look)).await;
+        let (network, owners) = said.split_once('\n').unwrap();
+        assert_eq!((owners, outcome.exit_code()), ("mnt ours\nnet not ours\n", 0), "{said}");
+        assert!(seen.insert(network.to_owned()), "a network was used twice");
+        // The first start is the last without spares.
+        eventually("there are two spares", async || {
+            let groups = e2e::leftovers::groups(engine.cgroup_name());
+            let names: std::collections::BTreeSet<_> =
+                groups.iter().filter_map(|group| group.file_name()).collect();
+            names.len() == 2 && inits(&engine).await.is_empty()
+        })
+        .await;
+        assert_eq!(engine.blanks().await, Some(0));
+    }
+    // Another network takes the place of one.
+    let (said, _) =
+        run(&engine, sh("cat /proc/net/dev | grep -c lo:; uname -n").network(up())).await;
+    assert_eq!(said, "1\njail\n");
+    engine.shutdown().await;
+    assert!(e2e::leftovers::groups(engine.cgroup_name()).is_empty());
+}
+
+fn up() -> Network {
+    Network { loopback: true, ..Network::default() }
 }

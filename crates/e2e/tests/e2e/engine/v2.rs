@@ -38,7 +38,7 @@ async fn out_of_memory_ends_the_group_and_is_told() {
 #[tokio::test]
 #[ignore = "needs cgroup v2: cargo xtask vm-test"]
 async fn no_process_of_a_jail_is_left_in_its_group_and_no_group_in_the_tree() {
-    let engine = engine(Pool { size: 2, reserve_bytes: 0 }).await;
+    let engine = engine(Pool { size: 2, spares: 2, reserve_bytes: 0 }).await;
     for _ in 0..5 {
         run(&engine, sh("sleep 1000 & sleep 1000 & true")).await;
     }

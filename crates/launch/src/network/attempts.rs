@@ -3,7 +3,7 @@
 //! Ports that policy does not name have no listener: the kernel answers with a reset or an ICMP error,
 //! which is what a client should see, and nobody on the host would know. A packet socket on the
 //! jail's `lo` takes copies of TCP's first packets and of UDP datagrams to such ports. It is made
-//! while init has the capability for it, and handed out; commands can make no such socket.
+//! by the launcher, which has the capability for it, and handed out; commands can make no such socket.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
