@@ -34,21 +34,24 @@ pub(crate) struct Made {
     listeners: Vec<OwnedFd>,
 }
 
-/// Where the launcher comes back to from a jail's network.
-pub(crate) struct Home(OwnedFd);
+/// Where the launcher comes back to from a jail's network; nowhere, if jails have none of their own.
+pub(crate) struct Home(Option<OwnedFd>);
 
 impl Home {
     /// The launcher's own namespace. An ordinary user could not come back into the machine's, and goes
     /// into an empty one for good.
     pub(crate) fn settle(root: bool) -> Result<Self, Fault> {
-        if !root && keeps(Protection::NetworkNamespace) {
+        if !keeps(Protection::NetworkNamespace) {
+            return Ok(Self(None));
+        }
+        if !root {
             sys::unshare(sys::Namespaces::NET).at("make the launcher's network namespace")?;
         }
-        own().map(Self)
+        own().map(|own| Self(Some(own)))
     }
 
     pub(crate) fn come_back(&self) -> Result<(), Fault> {
-        go_into(&self.0)
+        self.0.as_ref().map_or(Ok(()), go_into)
     }
 }
 
