@@ -36,31 +36,29 @@ async fn engine(size: usize, spares: u32) -> anyhow::Result<Engine> {
 
 async fn one_at_a_time(report: &mut Report, bundle: &Bundle) -> anyhow::Result<()> {
     let (warm, open) = (engine(8, 0).await?, engine(8, 0).await?);
-    let (cold, bare_cold) = (engine(0, 4).await?, engine(0, 0).await?);
+    let (cold, off) = (engine(0, 4).await?, engine(0, 0).await?);
     let mut rows: [Vec<Duration>; 7] = Default::default();
     let allowlist = || start().network(allowlist());
     warm.warm(&start().build()).await?;
     open.warm(&allowlist().build()).await?;
     for round in 0..ROUNDS {
-        // Blanks are made when nobody waits, so each is measured when all pools are full again; what a
-        // blank costs is in "cold".
-        let settled = async || {
+        // Forth and back, so that none always finds the caches as the same other left them.
+        for step in 0..5 {
+            let row = if round % 2 == 0 { step } else { 4 - step };
+            // Blanks are made when nobody waits, so each is measured when all pools are full again; what a
+            // blank costs is in "cold".
             ready(&warm, 8).await?;
             ready(&open, 8).await?;
             tokio::time::sleep(SETTLE).await;
-            anyhow::Ok(())
-        };
-        settled().await?;
-        rows[0].push(timed(bare()).await?);
-        settled().await?;
-        rows[1].push(timed(in_jail(&warm, start())).await?);
-        settled().await?;
-        rows[2].push(timed(in_jail(&open, allowlist())).await?);
-        settled().await?;
-        rows[3].push(timed(in_jail(&cold, start())).await?);
-        settled().await?;
-        rows[4].push(timed(in_jail(&bare_cold, start())).await?);
-        settled().await?;
+            let took = match row {
+                0 => timed(bare()).await?,
+                1 => timed(in_jail(&warm, start())).await?,
+                2 => timed(in_jail(&open, allowlist())).await?,
+                3 => timed(in_jail(&cold, start())).await?,
+                _ => timed(in_jail(&off, start())).await?,
+            };
+            rows[row].push(took);
+        }
         // The slow ones less often: a fifth is enough for a median.
         if round % 5 == 0 {
             rows[5].extend(optional(bubblewrap()).await);
@@ -86,7 +84,7 @@ async fn one_at_a_time(report: &mut Report, bundle: &Bundle) -> anyhow::Result<(
     let rows = names.into_iter().zip(rows);
     let rows: Vec<Row> = rows.map(|(name, times)| Row { name: name.to_owned(), times }).collect();
     report.times(&rows);
-    for engine in [cold, bare_cold, warm, open] {
+    for engine in [cold, off, warm, open] {
         engine.shutdown().await;
     }
     Ok(())

@@ -4,8 +4,8 @@ use std::io::{self, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use launch::cgroup::{Counters, Place};
@@ -14,17 +14,17 @@ use launch::message::{
     Report, Spec, Tree,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::ahead::{self, Ahead, Slot};
 use crate::instance;
 use crate::jail::{Jail, Running};
 use crate::lingering::{self, Lingering};
 use crate::link::{self, Asked, Link, LinkError, Refusal, watched};
-use crate::pipes::{Ends, Pipes};
+use crate::pipes::Pipes;
 use crate::program;
 
 /// How long a launcher may take to end the jails when the engine shuts down.
@@ -138,8 +138,8 @@ struct Inner {
     next_jail: AtomicU64,
     lingering: Arc<Lingering>,
     counters: Arc<Counters>,
-    ahead: std::sync::Mutex<Option<Ahead>>,
-    _undertaker: JoinSet<()>,
+    ahead: Arc<Slot>,
+    _background: JoinSet<()>,
 }
 
 impl Engine {
@@ -151,8 +151,10 @@ impl Engine {
         let link = Arc::new(start_link(&config, &name, &program).await?);
         let offers = link.offers.clone();
         let lingering = Arc::new(Lingering::default());
-        let mut undertaker = JoinSet::new();
-        undertaker.spawn(lingering::end(Arc::clone(&lingering)));
+        let mut background = JoinSet::new();
+        background.spawn(lingering::end(Arc::clone(&lingering)));
+        let ahead = Arc::new(Slot::default());
+        background.spawn(ahead::keep_filled(Arc::clone(&ahead)));
         Ok(Self(Arc::new(Inner {
             config,
             name,
@@ -162,8 +164,8 @@ impl Engine {
             next_jail: AtomicU64::new(1),
             lingering,
             counters: Arc::default(),
-            ahead: std::sync::Mutex::default(),
-            _undertaker: undertaker,
+            ahead,
+            _background: background,
         })))
     }
 
@@ -177,8 +179,12 @@ impl Engine {
         let began = Instant::now();
         self.0.lingering.note_start();
         let jail = self.0.next_jail.fetch_add(1, Ordering::Relaxed);
-        let Belongings { report, ours, pipes, code } =
-            Belongings::of(&start, self.0.take_ahead()).map_err(SpawnError::Pipes)?;
+        let Belongings { report, ours, pipes, code } = self
+            .0
+            .ahead
+            .take()
+            .and_then(|ahead| Belongings::of(&start, ahead))
+            .map_err(SpawnError::Pipes)?;
         let mut link = self.link().await?;
         let (theirs, pipes) = pipes.unzip();
         let lent: Vec<_> = std::iter::once(&report)
@@ -212,8 +218,6 @@ impl Engine {
         jail.not_executed = not_executed;
         jail.exit = ended;
         jail.limit_cpu_time(start.cpu_time);
-        // Its command is running: this costs nobody's time now.
-        self.0.make_ahead();
         Ok(Running { jail, pipes, listeners, enforced })
     }
 
@@ -350,37 +354,6 @@ fn refusal(fault: Fault) -> SpawnError {
     }
 }
 
-/// What every jail and its owner speak through, made while the jail before starts.
-#[derive(Debug)]
-struct Ahead {
-    report: OwnedFd,
-    ours: OwnedFd,
-    ends: Ends,
-}
-
-impl Ahead {
-    fn new() -> io::Result<Self> {
-        let (ours, report) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        rustix::io::ioctl_fionbio(&ours, true)?;
-        Ok(Self { report, ours, ends: Ends::new()? })
-    }
-}
-
-impl Inner {
-    fn take_ahead(&self) -> Option<Ahead> {
-        self.ahead.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn make_ahead(&self) {
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if ahead.is_none() {
-            // Without descriptors to spare, whoever needs them will hear of it.
-            *ahead = Ahead::new().ok();
-        }
-    }
-}
-
 /// What a jail and its owner speak through, and what it is given.
 struct Belongings {
     report: OwnedFd,
@@ -391,8 +364,8 @@ struct Belongings {
 }
 
 impl Belongings {
-    fn of(start: &Start, ahead: Option<Ahead>) -> io::Result<Self> {
-        let Ahead { report, ours, ends } = ahead.map_or_else(Ahead::new, Ok)?;
+    fn of(start: &Start, ahead: Ahead) -> io::Result<Self> {
+        let Ahead { report, ours, ends } = ahead;
         let pipes = start.command.as_ref().map(|_| ends.open(start.stdin)).transpose()?;
         let code = start.code.as_ref().map(|(_, text)| in_memory(text)).transpose()?;
         Ok(Self { report, ours, pipes, code })

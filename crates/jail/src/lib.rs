@@ -60,6 +60,7 @@
 //! careful as its server. Linux on x86-64, 5.13 or later, with user namespaces; cgroups (v1 or v2) for
 //! limits and statistics.
 
+mod ahead;
 mod builder;
 mod conversation;
 mod engine;

@@ -3,7 +3,7 @@
 //! ```text
 //!   exec ──▶ Prepare ──▶ wait ──▶ Request: make a jail, hand its pidfd to the server
 //!                         ▲ │──▶ a jail's init died: reap it, remove its cgroup
-//!                         └─┘──▶ nothing to do for a moment: make a blank jail for later
+//!                         └─┘──▶ nothing to do for a moment: make a blank jail or a spare for later
 //!                           │
 //!                           └──▶ the server is gone: kill every jail, clean up, exit
 //! ```

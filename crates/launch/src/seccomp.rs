@@ -1,8 +1,9 @@
 //! The system call filter: one readable table, compiled to a balanced tree.
 //!
 //! The kernel runs every call number through a new filter to learn which calls are always allowed,
-//! at about 2.8 µs an instruction on the longest path, on every start of a jail. A list of some 380
-//! comparisons costs over a millisecond there; a tree over *ranges* of numbers costs a tenth.
+//! at about 2.8 µs an instruction on the way, on every start of a jail, and compiles it, at 0.2 µs an
+//! instruction. A list of some 380 comparisons costs over a millisecond; a tree over *ranges* of numbers,
+//! with the wide ones near its root and each answer written once, costs a tenth.
 
 mod compile;
 mod table;
