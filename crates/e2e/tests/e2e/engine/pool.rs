@@ -195,8 +195,9 @@ async fn nothing_is_left_when_the_engine_goes() {
 async fn a_spare_network_is_used_once_and_belongs_to_nobody_inside() {
     let engine = engine(Pool { size: 0, spares: 2, reserve_bytes: 0 }).await;
     // Of which user namespace each is: the kernel tells who is in that or above it.
-    let look = "python3 -c 'import fcntl, os\n\
-        print(os.stat(\"/proc/self/ns/net\").st_ino)\n\
+    // SO_NETNS_COOKIE: unlike its inode, a namespace's cookie is never given out again.
+    let look = "python3 -c 'import fcntl, os, socket\n\
+        print(int.from_bytes(socket.socket().getsockopt(1, 71, 8), \"little\"))\n\
         for name in (\"mnt\", \"net\"):\n\
         \x20 try: fcntl.ioctl(os.open(f\"/proc/self/ns/{name}\", 0), 0xb701); print(name, \"ours\")\n\
         \x20 except PermissionError: print(name, \"not ours\")'";

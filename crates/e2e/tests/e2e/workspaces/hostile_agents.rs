@@ -397,5 +397,6 @@ async fn a_web_socket_that_the_jail_never_closes_is_not_kept() {
     }
     // Within the time that the other side is given to say the rest.
     tokio::time::sleep(Duration::from_secs(11)).await;
-    eventually("they are gone", async || descriptors() <= before).await;
+    // Of twenty; the directories of six hierarchies' counters may have been opened meanwhile.
+    eventually("they are gone", async || descriptors() <= before + 6).await;
 }
