@@ -11,9 +11,9 @@ const QUIET: Duration = Duration::from_millis(5);
 /// ended, and all of them share the processors with us.
 const QUIET_IN_A_RUSH: Duration = Duration::from_millis(20);
 
-/// So many starts within this time are a rush.
+/// So many starts within this time are a rush: more than one after the other could be.
 const RUSH: usize = 8;
-const RUSH_WITHIN: Duration = Duration::from_millis(50);
+const RUSH_WITHIN: Duration = Duration::from_millis(10);
 
 /// When requests came.
 #[derive(Debug)]
@@ -71,17 +71,17 @@ mod tests {
     fn a_pause_comes_soon_after_one_start_and_later_after_a_rush() {
         let began = Instant::now();
         let mut requests = Requests::new(began);
-        for n in 0..20 {
-            // One at a time, each when the one before has long ended.
-            requests.note_start(began + ms(n * 10));
+        for n in 0..50 {
+            // One after the other.
+            requests.note_start(began + ms(n * 4));
         }
-        assert_eq!(requests.until_pause(began + ms(192)), ms(3));
-        assert_eq!(requests.until_pause(began + ms(195)), ms(0));
+        assert_eq!(requests.until_pause(began + ms(198)), ms(3));
+        assert_eq!(requests.until_pause(began + ms(201)), ms(0));
         for n in 0..16 {
-            requests.note_start(began + ms(200 + n));
+            requests.note_start(began + ms(210 + n));
         }
-        assert_eq!(requests.until_pause(began + ms(225)), ms(10));
-        assert_eq!(requests.until_pause(began + ms(235)), ms(0));
+        assert_eq!(requests.until_pause(began + ms(235)), ms(10));
+        assert_eq!(requests.until_pause(began + ms(245)), ms(0));
         requests.note_start(began + ms(400));
         assert_eq!(requests.until_pause(began + ms(405)), ms(0));
     }
