@@ -146,13 +146,18 @@ impl Birthplace {
         limits: &Limits,
     ) -> Result<Spare, Stillborn> {
         let made = self.network(network).map_err(|fault| Stillborn { fault, group: None })?;
-        let mut group = begin(driver, name)?;
-        if let (Some(driver), Some(group)) = (driver, &mut group) {
-            // Both again when there is a jail for it, if there is something left; an error will show then.
-            drop(driver.complete(group).and_then(|()| driver.limit(group, limits)));
+        let mut whole = begin(driver, name)?;
+        if let (Some(driver), Some(group)) = (driver, &mut whole) {
+            // Half a group is none: a jail would not join what is missing of it.
+            let completed = fault::inject("cgroup").and_then(|()| driver.complete(group));
+            if let Err(fault) = completed {
+                return Err(Stillborn { fault, group: whole.map(Box::new) });
+            }
+            // Set again when there is a jail for it, if they differ; an error will show then.
+            drop(driver.limit(group, limits));
             group.find_counters(Path::new(template::HOST));
         }
-        Ok(Spare { network: network.clone(), made, group })
+        Ok(Spare { network: network.clone(), made, group: whole })
     }
 
     fn network(&self, network: &Network) -> Result<network::Made, Fault> {

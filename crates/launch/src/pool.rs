@@ -86,7 +86,19 @@ impl Pool {
         self.networks.truncate(MOST_NETWORKS);
         let is_known =
             |spare: &Spare| self.networks.iter().any(|(network, _)| *network == spare.network);
-        self.spares.extract_if(.., |spare| !is_known(spare)).collect()
+        let mut surplus: Vec<Spare> =
+            self.spares.extract_if(.., |spare| !is_known(spare)).collect();
+        // A new network makes the shares smaller.
+        let share = self.spares_share();
+        for (network, _) in &self.networks {
+            let mut kept = 0;
+            surplus.extend(self.spares.extract_if(.., |spare| {
+                let of_it = spare.network == *network;
+                kept += usize::from(of_it);
+                of_it && kept > share
+            }));
+        }
+        surplus
     }
 
     /// Takes a spare out.
@@ -97,8 +109,7 @@ impl Pool {
 
     /// A network that has less than its share of spares.
     pub(crate) fn wanted_spare(&self) -> Option<(Network, Limits)> {
-        let most = usize::try_from(self.settings.spares).unwrap_or(usize::MAX);
-        let share = most / self.networks.len().max(1);
+        let share = self.spares_share();
         let lacks = |(network, _): &&(Network, Limits)| {
             self.spares.iter().filter(|spare| spare.network == *network).count() < share
         };
@@ -176,6 +187,11 @@ impl Pool {
 
     fn size(&self) -> usize {
         usize::try_from(self.settings.size).unwrap_or(usize::MAX)
+    }
+
+    fn spares_share(&self) -> usize {
+        let most = usize::try_from(self.settings.spares).unwrap_or(usize::MAX);
+        most / self.networks.len().max(1)
     }
 
     fn share(&self) -> usize {

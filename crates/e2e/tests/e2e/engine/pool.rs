@@ -221,6 +221,14 @@ async fn a_spare_network_is_used_once_and_belongs_to_nobody_inside() {
     let (said, _) =
         run(&engine, sh("cat /proc/net/dev | grep -c lo:; uname -n").network(up())).await;
     assert_eq!(said, "1\njail\n");
+    // Two of one would be three of both.
+    eventually("each has its share", async || {
+        let groups = e2e::leftovers::groups(engine.cgroup_name());
+        let names: std::collections::BTreeSet<_> =
+            groups.iter().filter_map(|group| group.file_name()).collect();
+        names.len() == 2 && inits(&engine).await.is_empty()
+    })
+    .await;
     engine.shutdown().await;
     assert!(e2e::leftovers::groups(engine.cgroup_name()).is_empty());
 }
