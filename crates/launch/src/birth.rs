@@ -2,13 +2,11 @@
 
 mod trees;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use sys::{Birth, Instruction, Namespaces, Side};
@@ -17,14 +15,17 @@ use crate::cgroup::{Driver, Group};
 use crate::init::Inherited;
 use crate::init::confine::LANDLOCK_STEP;
 use crate::init::stage::Go;
-use crate::message::{
-    Assignment, At as _, Enforcement, Fault, Knock, Limits, Network, Profile, Spec,
-};
+use crate::message::{Assignment, At as _, Enforcement, Fault, Knock, Network, Profile, Spec};
 use crate::seccomp::{UnixSockets, filter};
 use crate::shape::{FilterKind, Shape};
 use crate::template::USER_ID;
 use crate::{fault, init, network, template, wire};
 use mutation::{Protection, keeps};
+
+/// Host users that own the user namespaces of jails, each in its turn, and nothing else. They lie below those that
+/// jails run as by default; one that somebody is would own what is counted together with that one's.
+const FIRST_NAMESPACE_OWNER: u32 = 1_878_917_120;
+const NAMESPACE_OWNERS: u32 = 1 << 16;
 
 /// What every birth needs, made once.
 pub(crate) struct Birthplace {
@@ -36,6 +37,7 @@ pub(crate) struct Birthplace {
     filters: Filters,
     /// Host owners of directories that jails were given, for which user, and namespaces that map them.
     owner_maps: RefCell<Vec<(Mapping, OwnedFd)>>,
+    births: Cell<u32>,
 }
 
 /// A host user and group.
@@ -71,11 +73,14 @@ pub(crate) struct Blank {
     pub(crate) call: Option<OwnedFd>,
 }
 
-/// What is not a jail yet, and can become one of any shape with this network.
+/// A jail without a shape: it can become one of any that has its network, and anybody's.
 pub(crate) struct Spare {
     pub(crate) network: Network,
-    made: network::Made,
+    pub(crate) pid: Pid,
+    pub(crate) init: OwnedFd,
     pub(crate) group: Option<Group>,
+    door: OwnedFd,
+    call: OwnedFd,
 }
 
 /// A jail's init that was born, and how it is spoken to.
@@ -83,7 +88,7 @@ struct Newborn {
     pid: Pid,
     init: OwnedFd,
     door: OwnedFd,
-    call: Option<OwnedFd>,
+    call: OwnedFd,
 }
 
 /// Why there is no jail, and a group that may need a moment before it can be removed.
@@ -108,6 +113,8 @@ impl Birthplace {
             network,
             filters: Filters::compile(),
             owner_maps: RefCell::default(),
+            // Not those of another launcher.
+            births: Cell::new(std::process::id()),
         }
     }
 
@@ -137,54 +144,20 @@ impl Birthplace {
         self.filter(FilterKind { profile: Profile::Standard, ..kind })
     }
 
-    /// Makes what a jail to come can have when only its network is known.
+    /// Makes what a jail can have of which only the network is known. On failure nothing of it is left but a
+    /// group that may need a moment more.
     pub(crate) fn spare(
         &self,
         driver: Option<&dyn Driver>,
         name: &str,
         network: &Network,
-        limits: &Limits,
     ) -> Result<Spare, Stillborn> {
-        let made = self.network(network).map_err(|fault| Stillborn { fault, group: None })?;
-        let mut whole = begin(driver, name)?;
-        if let (Some(driver), Some(group)) = (driver, &mut whole) {
-            // Half a group is none: a jail would not join what is missing of it.
-            let completed = fault::inject("cgroup").and_then(|()| driver.complete(group));
-            if let Err(fault) = completed {
-                return Err(Stillborn { fault, group: whole.map(Box::new) });
+        let group = driver.map(|driver| driver.begin(name)).transpose();
+        let mut group = group.map_err(|fault| Stillborn { fault, group: None })?;
+        match self.bear(driver, group.as_mut(), network) {
+            Ok(Newborn { pid, init, door, call }) => {
+                Ok(Spare { network: network.clone(), pid, init, group, door, call })
             }
-            // Set again when there is a jail for it, if they differ; an error will show then.
-            drop(driver.limit(group, limits));
-            group.find_counters(Path::new(template::HOST));
-        }
-        Ok(Spare { network: network.clone(), made, group: whole })
-    }
-
-    fn network(&self, network: &Network) -> Result<network::Made, Fault> {
-        let made = self
-            .mounts
-            .enter_nursery()
-            .and_then(|()| network::enter_new(network, self.mounts.has_own_proc()));
-        self.mounts.go_home()?;
-        let made = made.and_then(network::Made::of_own);
-        self.network.come_back()?;
-        made
-    }
-
-    /// Makes a blank jail. On failure nothing of it is left but a group that may need a moment more.
-    pub(crate) fn blank(
-        &self,
-        driver: Option<&dyn Driver>,
-        shape: &Shape,
-        name: &str,
-        spare: Option<Spare>,
-    ) -> Result<Blank, Stillborn> {
-        let (made, mut group) = match spare {
-            Some(Spare { made, group, .. }) => (Some(made), group),
-            None => (None, begin(driver, name)?),
-        };
-        match self.bear(driver, shape, group.as_mut(), made) {
-            Ok(Newborn { pid, init, door, call }) => Ok(Blank { pid, init, group, door, call }),
             Err(fault) => Err(Stillborn { fault, group: group.map(Box::new) }),
         }
     }
@@ -192,33 +165,23 @@ impl Birthplace {
     fn bear(
         &self,
         driver: Option<&dyn Driver>,
-        shape: &Shape,
         group: Option<&mut Group>,
-        made: Option<network::Made>,
+        network: &Network,
     ) -> Result<Newborn, Fault> {
         let (door, inner_door) = sockets().at("make the door to init")?;
-        let calls = shape.is_whole().then(sockets).transpose().at("make the stage's socket")?;
-        let (call, inner_call) = calls.unzip();
-        let mapped = eventfd(0, EventfdFlags::CLOEXEC).at("make an event")?;
+        let (call, inner_call) = sockets().at("make the stage's socket")?;
         let cgroup = group.as_ref().and_then(|group| group.birth.as_ref()).map(AsFd::as_fd);
         let birth = Birth { namespaces: namespaces(), cgroup };
-        // The kernel charges what a jail uses up (inotify watches, pending signals, …) to the owner
-        // of its user namespace: that must not be root.
-        let (user, group_id) = self.owner(shape);
         self.mounts.enter_nursery()?;
-        let entered = match made {
-            Some(made) => made.enter(),
-            None => network::enter_new(&shape.network, self.mounts.has_own_proc()),
-        };
-        let cloned = entered.and_then(|listeners| {
-            self.act_as(user)?;
-            fault::inject("clone")?;
-            Ok((sys::clone3(&birth).at("clone into new namespaces")?, listeners))
-        });
+        let cloned =
+            network::enter_new(network, self.mounts.has_own_proc()).and_then(|listeners| {
+                self.act_as(self.namespace_owner())?;
+                fault::inject("clone")?;
+                Ok((sys::clone3(&birth).at("clone into new namespaces")?, listeners))
+            });
         let cloned = match cloned {
             Ok((Side::Child, listeners)) => {
-                let (door, calls) = (inner_door, inner_call);
-                init::run(Inherited { door, mapped, calls, listeners }, shape, self)
+                init::run(Inherited { door: inner_door, calls: inner_call, listeners }, self)
             }
             Ok((Side::Parent { pid, child }, _)) => Ok((pid, child)),
             Err(fault) => Err(fault),
@@ -231,9 +194,7 @@ impl Birthplace {
             .ok_or(rustix::io::Errno::SRCH)
             .at("clone")
             .and_then(|pid| {
-                map_ids(pid, user, group_id)?;
-                rustix::io::write(&mapped, &1_u64.to_ne_bytes()).at("say that ids are mapped")?;
-                // While init builds its house, on another processor if there is one.
+                // While init begins its house, on another processor if there is one.
                 let mut files = Vec::new();
                 if let (Some(driver), Some(group)) = (driver, group) {
                     fault::inject("cgroup")?;
@@ -251,6 +212,27 @@ impl Birthplace {
                 Err(fault)
             }
         }
+    }
+
+    /// Gives a spare its shape, and with it the host user it runs as. On failure it is dead.
+    pub(crate) fn form(&self, spare: Spare, shape: &Shape) -> Result<Blank, Stillborn> {
+        let Spare { network: _, pid, init, group, door, call } = spare;
+        let (user, group_id) = self.owner(shape);
+        let formed = map_ids(pid, user, group_id)
+            .and_then(|()| knock(&door, &Knock::Form(Box::new(shape.clone())), &[]));
+        if let Err(fault) = formed {
+            kill(&init);
+            return Err(Stillborn { fault, group: group.map(Box::new) });
+        }
+        Ok(Blank { pid, init, group, door, call: shape.is_whole().then_some(call) })
+    }
+
+    /// What a jail uses up of what the kernel counts by user (inotify watches, pending signals, …) is charged to the
+    /// owner of its user namespace, too. That must be neither root nor another jail's.
+    fn namespace_owner(&self) -> u32 {
+        let n = self.births.get().wrapping_add(1);
+        self.births.set(n);
+        FIRST_NAMESPACE_OWNER + n % NAMESPACE_OWNERS
     }
 
     /// Gives a blank jail to somebody: limits, trees, command. On failure it is dead.
@@ -307,11 +289,6 @@ impl Birthplace {
         let user = rustix::thread::Uid::from_raw(user);
         rustix::thread::set_thread_res_uid(None, user, None).at("change the effective user")
     }
-}
-
-fn begin(driver: Option<&dyn Driver>, name: &str) -> Result<Option<Group>, Stillborn> {
-    let group = driver.map(|driver| driver.begin(name)).transpose();
-    group.map_err(|fault| Stillborn { fault, group: None })
 }
 
 /// All of its own: user, mounts, processes, IPC, host name. The network is there already, and the cgroup

@@ -1,9 +1,11 @@
 //! Process 1 of a jail.
 //!
 //! ```text
-//!   blank     wait for ids ──▶ house ──▶ join cgroup ──▶ fork the stage ─┐
-//!             (nobody's yet)   mounts                                     ▼
-//!                                              the stage: no capabilities, filter ──▶ waits
+//!   spare     limits, /proc ──▶ join cgroup ──▶ wait for a shape
+//!             (it may become anybody's, with this network)
+//!   blank     ids ──▶ the rest of the house ──▶ fork the stage ─┐
+//!             (nobody's yet)                                    ▼
+//!                                  the stage: no capabilities, filter ──▶ waits
 //!   assigned  attach trees ──▶ give up capabilities ──▶ go! ──▶ Ready ──▶ serve orders, reap
 //!                                                        │                until killed
 //!                                                        └──▶ the stage: limits, Landlock, exec
@@ -33,11 +35,9 @@ mod terminal;
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
     DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal,
 };
-use rustix::thread::sched_yield;
 
 use crate::birth::Birthplace;
 use crate::message::{Assignment, At as _, FIRST, Fault, Knock, Report};
@@ -53,18 +53,11 @@ use stage::{Go, Stage};
 pub(crate) struct Inherited {
     /// Where the launcher knocks.
     pub(crate) door: OwnedFd,
-    /// An event: the ids are mapped.
-    pub(crate) mapped: OwnedFd,
     /// Where a stage listens that the launcher tells its command.
-    pub(crate) calls: Option<OwnedFd>,
+    pub(crate) calls: OwnedFd,
     /// Bound in the network that init is born into; handed out when the jail is somebody's.
     pub(crate) listeners: Vec<OwnedFd>,
 }
-
-/// How often init looks whether its ids are mapped before it sleeps. They nearly are, and who sleeps is
-/// woken on the processor of who wakes him, if others of a virtual machine are halted: the launcher's, where
-/// it would wait until the launcher has made the cgroup.
-const MOST_LOOKS: u32 = 100;
 
 /// What is ready before the jail is anybody's.
 struct House {
@@ -86,46 +79,56 @@ struct Gifts {
 }
 
 /// Is process 1 of a new jail, from its first instruction to its last.
-pub(crate) fn run(inherited: Inherited, shape: &Shape, birthplace: &Birthplace) -> ! {
-    let Inherited { door, mapped, calls, listeners } = inherited;
-    let kept = [&door, &mapped].into_iter().chain(&calls).chain(&listeners);
+pub(crate) fn run(inherited: Inherited, birthplace: &Birthplace) -> ! {
+    let Inherited { door, calls, listeners } = inherited;
+    let kept = [&door, &calls].into_iter().chain(&listeners);
     if sys::close_all_but(&kept.map(AsFd::as_fd).collect::<Vec<_>>()).is_err() {
         sys::exit(1);
     }
     // What a command expects; init itself writes to nothing that could raise one.
     sys::stop_ignoring_broken_pipes();
-    let house = prepare(&door, mapped, calls, listeners, shape, birthplace);
+    let begun = begin_house(&door);
     // Without a report socket there is nobody to tell: the server sees init die.
-    let code = match receive(&door) {
-        Ok(Some(gifts)) => live(house, gifts, shape, birthplace),
+    let code = match receive_shape(&door) {
+        Ok(Some(shape)) => {
+            let house = begun.and_then(|children| {
+                let calls = shape.is_whole().then_some(calls);
+                finish_house(children, calls, listeners, &shape, birthplace)
+            });
+            match receive(&door) {
+                Ok(Some(gifts)) => live(house, gifts, &shape, birthplace),
+                Ok(None) | Err(_) => 1,
+            }
+        }
         Ok(None) | Err(_) => 1,
     };
     sys::exit(code)
 }
 
-/// Everything that can be done before it is known for whom.
-fn prepare(
-    door: &OwnedFd,
-    mapped: OwnedFd,
-    calls: Option<OwnedFd>,
-    listeners: Vec<OwnedFd>,
-    shape: &Shape,
-    birthplace: &Birthplace,
-) -> Result<House, Fault> {
-    // What needs no ids comes first: there is something to do while the launcher maps them.
+/// What needs neither ids nor a shape. Gives the descriptor that tells of children.
+fn begin_house(door: &OwnedFd) -> Result<OwnedFd, Fault> {
     let children = sys::child_signals().at("watch for children")?;
     fault::inject("confine")?;
     confine::resource_limits()?;
     confine::no_new_privileges()?;
     confine::empty_bounding_set()?;
-    wait_for_ids(&mapped, door)?;
-    drop(mapped);
-    become_the_jails_user()?;
-    house::build(shape)?;
-    // The stage is born into the group, and looks out of its namespace: after the mounts, which the
-    // group's files may be made during.
+    house::begin()?;
+    // After what the group's files may be made during.
     let files = expect(door, |knock| matches!(knock, Knock::Join))?;
     join_cgroup(files)?;
+    Ok(children)
+}
+
+/// The rest of what can be done before it is known for whom.
+fn finish_house(
+    children: OwnedFd,
+    calls: Option<OwnedFd>,
+    listeners: Vec<OwnedFd>,
+    shape: &Shape,
+    birthplace: &Birthplace,
+) -> Result<House, Fault> {
+    become_the_jails_user()?;
+    house::build(shape)?;
     let stage = match calls {
         None => stage::fork(shape, birthplace)?,
         Some(calls) => {
@@ -137,21 +140,18 @@ fn prepare(
     Ok(House { children, listeners, stage })
 }
 
-fn wait_for_ids(mapped: &OwnedFd, door: &OwnedFd) -> Result<(), Fault> {
-    let mut looks = 0..MOST_LOOKS;
+/// Waits until the jail has a shape; `None` if the launcher has gone.
+fn receive_shape(door: &OwnedFd) -> Result<Option<Shape>, Fault> {
     loop {
-        let mut watched = [PollFd::new(mapped, PollFlags::IN), PollFd::new(door, PollFlags::IN)];
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let limit = looks.next().map(|_| &at_once);
-        rustix::io::retry_on_intr(|| poll(&mut watched, limit)).at("wait for ids")?;
-        if watched[0].revents().contains(PollFlags::IN) {
-            return Ok(());
+        match wire::receive::<Knock>(door).at("receive the shape")? {
+            Some((Knock::Form(shape), _)) => return Ok(Some(*shape)),
+            // Left over from a beginning that failed: the assignment's reporter shall hear why.
+            Some((Knock::Join, _)) => {}
+            Some((Knock::Assign(_), _)) => {
+                return Err(rustix::io::Errno::PROTO).at("receive the shape");
+            }
+            None => return Ok(None),
         }
-        if !watched[1].revents().is_empty() {
-            // The launcher has gone.
-            return Err(rustix::io::Errno::PIPE).at("wait for ids");
-        }
-        sched_yield();
     }
 }
 
@@ -164,14 +164,12 @@ fn expect(door: &OwnedFd, is_it: impl Fn(&Knock) -> bool) -> Result<Vec<OwnedFd>
 }
 
 fn receive(door: &OwnedFd) -> Result<Option<Gifts>, Fault> {
-    let (assignment, descriptors) = loop {
+    let (assignment, descriptors) =
         match wire::receive::<Knock>(door).at("receive the assignment")? {
-            Some((Knock::Assign(assignment), descriptors)) => break (*assignment, descriptors),
-            // Left over from a preparation that failed: the assignment's reporter shall hear why.
-            Some((Knock::Join, _)) => {}
+            Some((Knock::Assign(assignment), descriptors)) => (*assignment, descriptors),
+            Some(_) => return Err(rustix::io::Errno::PROTO).at("receive the assignment"),
             None => return Ok(None),
-        }
-    };
+        };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or(rustix::io::Errno::BADF).at("receive descriptors");
     let (pidfd, report) = (next()?, next()?);

@@ -14,6 +14,7 @@
 
 mod pauses;
 mod prepare;
+mod stock;
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -28,7 +29,7 @@ use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, wait};
 
 use crate::birth::{Birthplace, Blank, Spare, Stillborn, limits_in_force};
 use crate::cgroup::{Driver, Group};
-use crate::message::{At as _, Fault, Reply, Request, Spec};
+use crate::message::{At as _, Fault, Network, Reply, Request, Spec};
 use crate::pool::Pool;
 use crate::shape::Shape;
 use crate::{template, wire};
@@ -117,6 +118,11 @@ struct Ward {
     /// Closed at the end: while a socket is on its way to init, closing another has the kernel look for
     /// cycles among those that are sent over each other.
     _call: Option<OwnedFd>,
+}
+
+/// Whether an init died while it waited: another will do.
+fn is_gone(fault: &Fault) -> bool {
+    fault.errno == rustix::io::Errno::PIPE.raw_os_error()
 }
 
 /// What there is to do.
@@ -302,23 +308,39 @@ impl Launcher {
         self.leave(surplus);
         while let Some(blank) = self.pool.take(&shape) {
             match self.assign(blank, spec.clone(), descriptors, enforced.clone()) {
-                // It died while it waited: another will do.
-                Err(fault) if fault.errno == rustix::io::Errno::PIPE.raw_os_error() => {}
+                Err(fault) if is_gone(&fault) => {}
                 answer => return answer,
             }
         }
-        let spare = self.pool.take_spare(&shape.network);
-        let blank = self.blank(&shape, spare)?;
+        while let Some(spare) = self.pool.take_spare(&shape.network) {
+            match self.form(spare, &shape) {
+                Err(fault) if is_gone(&fault) => {}
+                blank => return self.assign(blank?, spec, descriptors, enforced),
+            }
+        }
+        let blank = self.blank(&shape)?;
         self.assign(blank, spec, descriptors, enforced)
     }
 
-    fn blank(&mut self, shape: &Shape, spare: Option<Spare>) -> Result<Blank, Fault> {
+    fn blank(&mut self, shape: &Shape) -> Result<Blank, Fault> {
+        let spare = self.spare(&shape.network)?;
+        self.form(spare, shape)
+    }
+
+    fn spare(&mut self, network: &Network) -> Result<Spare, Fault> {
         let name = self.name();
-        let born = self.birthplace.blank(self.driver.as_deref(), shape, &name, spare);
-        born.map_err(|Stillborn { fault, group }| {
-            self.leftover.extend(group.map(|group| *group));
-            fault
-        })
+        let made = self.birthplace.spare(self.driver.as_deref(), &name, network);
+        made.map_err(|stillborn| self.lay_out(stillborn))
+    }
+
+    fn form(&mut self, spare: Spare, shape: &Shape) -> Result<Blank, Fault> {
+        self.birthplace.form(spare, shape).map_err(|stillborn| self.lay_out(stillborn))
+    }
+
+    /// Its group is removed with the others.
+    fn lay_out(&mut self, Stillborn { fault, group }: Stillborn) -> Fault {
+        self.leftover.extend(group.map(|group| *group));
+        fault
     }
 
     fn assign(
@@ -344,82 +366,10 @@ impl Launcher {
         }
     }
 
-    /// Makes one blank, if one is wanted and nobody else wants us; or gives all up when the machine
-    /// is short of memory.
-    fn tend_pool(&mut self) {
-        if self.looked.elapsed() >= LOOK {
-            self.looked = Instant::now();
-            if !self.pool.is_empty() && self.pool.is_under_pressure(Path::new(template::HOST)) {
-                let spares = self.pool.give_up_spares();
-                self.leave(spares);
-                let all = self.pool.drain();
-                return self.retire(all);
-            }
-        }
-        if !self.is_pause() {
-            return;
-        }
-        let Some((shape, limits)) = self.pool.wanted() else {
-            return self.tend_spares();
-        };
-        if self.pool.is_under_pressure(Path::new(template::HOST)) {
-            // Not asked again before the next request.
-            let none = self.pool.give_up(&shape);
-            return self.retire(none);
-        }
-        match self.blank(&shape, None) {
-            Ok(mut blank) => {
-                if let (Some(driver), Some(group)) = (&self.driver, &mut blank.group) {
-                    // Set again when it is assigned, if they differ; an error will show then.
-                    drop(driver.limit(group, &limits));
-                    group.find_counters(Path::new(template::HOST));
-                }
-                self.pool.put(&shape, blank);
-            }
-            Err(fault) => {
-                eprintln!("launcher: no blank jail: {fault}");
-                let rest = self.pool.give_up(&shape);
-                self.retire(rest);
-            }
-        }
-    }
-
-    /// Makes one spare, if one is wanted.
-    fn tend_spares(&mut self) {
-        let Some((network, limits)) = self.pool.wanted_spare() else { return };
-        if self.pool.is_under_pressure(Path::new(template::HOST)) {
-            let spares = self.pool.give_up_spares();
-            return self.leave(spares);
-        }
-        let name = self.name();
-        match self.birthplace.spare(self.driver.as_deref(), &name, &network, &limits) {
-            Ok(spare) => self.pool.put_spare(spare),
-            Err(Stillborn { fault, group }) => {
-                eprintln!("launcher: no spare: {fault}");
-                self.leftover.extend(group.map(|group| *group));
-                let spares = self.pool.give_up_spares();
-                self.leave(spares);
-            }
-        }
-    }
-
-    /// Lets go of spares that are not wanted any more.
-    fn leave(&mut self, spares: Vec<Spare>) {
-        self.leftover.extend(spares.into_iter().filter_map(|spare| spare.group));
-    }
-
     /// Of a cgroup: not one of a launcher before this one, whose groups may still be there.
     fn name(&mut self) -> String {
         self.groups += 1;
         format!("jail-{}-{}", std::process::id(), self.groups)
-    }
-
-    /// Ends blanks that are not wanted any more; they are reaped with the rest.
-    fn retire(&mut self, blanks: Vec<Blank>) {
-        for Blank { pid, init, group, .. } in blanks {
-            let _ = pidfd_send_signal(&init, Signal::KILL);
-            self.jails.insert(pid, Ward { init, group, _call: None });
-        }
     }
 
     fn reap(&mut self) {
@@ -429,7 +379,7 @@ impl Launcher {
             // A child that is neither died at birth; its birth has dealt with it.
             let mut group = match self.jails.remove(&pid) {
                 Some(ward) => ward.group,
-                None => self.pool.bury(pid).and_then(|blank| blank.group),
+                None => self.pool.bury(pid),
             };
             // Where the kernel ends the whole of a group there is no alarm, and the server may have heard of
             // the end only now.

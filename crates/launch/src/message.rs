@@ -10,6 +10,7 @@ use std::{fmt, io};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Place;
+use crate::shape::Shape;
 
 /// From the server to the launcher. The first message is [`Request::Prepare`].
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,7 +46,7 @@ pub struct Preparation {
 pub struct Pool {
     /// How many blank jails, over all shapes; 0 keeps none.
     pub size: u32,
-    /// How many network namespaces and cgroups, for jails of shapes that have no blank; 0 keeps none.
+    /// How many jails without a shape, for those of shapes that have no blank; 0 keeps none.
     pub spares: u32,
     /// With less memory available on the machine than this, none are kept.
     pub reserve_bytes: u64,
@@ -258,9 +259,11 @@ pub enum Enforcement {
 
 /// From the launcher to init, over the door socket.
 #[derive(Debug, Serialize, Deserialize)]
-pub enum Knock {
+pub(crate) enum Knock {
     /// Comes with the cgroup files to join.
     Join,
+    /// The ids are mapped, and this is what the jail will be like.
+    Form(Box<Shape>),
     Assign(Box<Assignment>),
 }
 

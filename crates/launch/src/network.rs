@@ -28,12 +28,6 @@ pub(crate) use listeners::listener;
 const TCP_BUFFERS: [&str; 2] = ["net/ipv4/tcp_rmem", "net/ipv4/tcp_wmem"];
 const TCP_BUFFER_BYTES: &str = "4096 65536 524288";
 
-/// A namespace that nobody is in yet.
-pub(crate) struct Made {
-    namespace: OwnedFd,
-    listeners: Vec<OwnedFd>,
-}
-
 /// Where the launcher comes back to from a jail's network; nowhere, if jails have none of their own.
 pub(crate) struct Home(Option<OwnedFd>);
 
@@ -79,20 +73,6 @@ pub(crate) fn enter_new(network: &Network, tunable: bool) -> Result<Vec<OwnedFd>
         Transport::Tcp | Transport::Udp => listener(asked),
     };
     network.listeners.iter().map(open).collect()
-}
-
-impl Made {
-    /// Of the namespace this process is in.
-    pub(crate) fn of_own(listeners: Vec<OwnedFd>) -> Result<Self, Fault> {
-        Ok(Self { namespace: own()?, listeners })
-    }
-
-    /// Goes into it; gives its listeners.
-    pub(crate) fn enter(self) -> Result<Vec<OwnedFd>, Fault> {
-        fault::inject("network")?;
-        go_into(&self.namespace)?;
-        Ok(self.listeners)
-    }
 }
 
 fn own() -> Result<OwnedFd, Fault> {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A blank is used once, by the host user its shape names, and never comes back. The same goes for *spares*,
-//! which have a network namespace and a cgroup, but no process: they make a cold start less so.
+//! which have no shape yet, and may become anybody's: they make a cold start less so.
 
 use std::fs;
 use std::path::Path;
@@ -16,6 +16,7 @@ use std::path::Path;
 use rustix::process::Pid;
 
 use crate::birth::{Blank, Spare};
+use crate::cgroup::Group;
 use crate::message::{Limits, Network, Pool as Settings};
 use crate::shape::Shape;
 
@@ -154,11 +155,14 @@ impl Pool {
         self.slots.remove(at).blanks
     }
 
-    /// Takes out a blank that has died.
-    pub(crate) fn bury(&mut self, pid: Pid) -> Option<Blank> {
+    /// Takes out a blank or a spare that has died; gives its group.
+    pub(crate) fn bury(&mut self, pid: Pid) -> Option<Group> {
+        if let Some(at) = self.spares.iter().position(|spare| spare.pid == pid) {
+            return self.spares.swap_remove(at).group;
+        }
         self.slots.iter_mut().find_map(|slot| {
             let at = slot.blanks.iter().position(|blank| blank.pid == pid)?;
-            Some(slot.blanks.remove(at))
+            slot.blanks.remove(at).group
         })
     }
 

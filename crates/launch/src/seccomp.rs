@@ -13,6 +13,7 @@ mod evaluate;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
 use sys::Instruction;
 
 use crate::message::Profile;
@@ -95,7 +96,7 @@ enum Leaf {
 }
 
 /// Whether a jail may make Unix sockets. (Pairs are always allowed: they connect to nothing else.)
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnixSockets {
     Allowed,
     Refused,

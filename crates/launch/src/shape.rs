@@ -1,10 +1,12 @@
 //! What must be known of a jail before it is anybody's.
 
+use serde::{Deserialize, Serialize};
+
 use crate::message::{Access, Network, Profile, Spec, Tree};
 use crate::seccomp::UnixSockets;
 
 /// Jails of one shape can be made ready in advance, and are used by one host user only.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Shape {
     pub(crate) host_id: u32,
     pub(crate) filter: FilterKind,
@@ -20,13 +22,13 @@ pub(crate) struct Shape {
 }
 
 /// What stands at `/workspace` or `/output`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Place {
     pub(crate) ground: Ground,
     pub(crate) access: Access,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Ground {
     /// Mounted fresh, of this size.
     Fresh(u64),
@@ -48,7 +50,7 @@ impl Place {
 }
 
 /// Which filter the commands of a jail live under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FilterKind {
     pub(crate) profile: Profile,
     pub(crate) unix: UnixSockets,

@@ -21,8 +21,12 @@ fn sh(script: &str) -> Builder {
 
 /// Runs a jail to its end; gives its output and how it ended.
 async fn run(engine: &Engine, jail: Builder) -> (String, jail::Outcome) {
-    let Running { mut jail, pipes, .. } = jail.spawn(engine).await.expect("a jail");
-    let Pipes { mut stdout, mut stderr, .. } = pipes.expect("streams");
+    finish(&mut jail.spawn(engine).await.expect("a jail")).await
+}
+
+/// The same for one that has begun.
+async fn finish(Running { jail, pipes, .. }: &mut Running) -> (String, jail::Outcome) {
+    let Pipes { mut stdout, mut stderr, .. } = pipes.take().expect("streams");
     let (mut out, mut err) = (String::new(), String::new());
     // Emulated, everything takes many times as long.
     let limit = std::time::Duration::from_secs(120);

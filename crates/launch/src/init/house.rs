@@ -39,10 +39,15 @@ const MASKED_FILES: [&str; 12] = [
 ];
 const MASKED_DIRECTORIES: [&str; 4] = ["acpi", "bus", "irq", "scsi"];
 
-/// Mounts what every jail of a shape has onto the template, which is the root it was born with.
-pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
+/// Mounts what every jail has, and what belongs to nobody inside, onto the template, which is the root it was
+/// born with.
+pub(super) fn begin() -> Result<(), Fault> {
     fault::inject("proc")?;
-    proc()?;
+    proc()
+}
+
+/// Mounts what every jail of a shape has.
+pub(super) fn build(shape: &Shape) -> Result<(), Fault> {
     fault::inject("mounts")?;
     let pts = c"newinstance,ptmxmode=0666,mode=620,max=64";
     let quiet = MountFlags::NOSUID | MountFlags::NOEXEC;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use e2e::house::eventually;
 use jail::{Access, Command, Engine, Exit, Jail, Network, Pool, Profile, Stdin, Stdio, Tree};
 
-use super::{engine, run, sh};
+use super::{engine, finish, run, sh};
 
 /// Inits of an engine's launcher: jails and blanks.
 async fn inits(engine: &Engine) -> Vec<u32> {
@@ -153,12 +153,7 @@ async fn a_blank_that_was_killed_is_not_given_out() {
     let engine = engine(Pool { size: 2, spares: 2, reserve_bytes: 0 }).await;
     engine.warm(&sh("").build()).await.unwrap();
     settled(&engine, 2).await;
-    for pid in inits(&engine).await {
-        let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        let path = format!("/proc/{}", pid.as_raw_nonzero());
-        eventually("it is gone", async || !std::path::Path::new(&path).exists()).await;
-    }
+    kill(inits(&engine).await).await;
     let (said, _) = run(&engine, sh("echo alive")).await;
     assert_eq!(said, "alive\n");
     engine.shutdown().await;
@@ -190,9 +185,29 @@ async fn nothing_is_left_when_the_engine_goes() {
     }
 }
 
+async fn kill(inits: Vec<u32>) {
+    for init in inits {
+        let pid = rustix::process::Pid::from_raw(init.cast_signed()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        eventually("it is gone", async || !lives(init)).await;
+    }
+}
+
+async fn spares(engine: &Engine, count: usize) -> Vec<u32> {
+    eventually(&format!("{count} spares"), async || {
+        let groups = e2e::leftovers::groups(engine.cgroup_name());
+        let names: std::collections::BTreeSet<_> =
+            groups.iter().filter_map(|group| group.file_name()).collect();
+        names.len() == count && inits(engine).await.len() == count
+    })
+    .await;
+    assert_eq!(engine.blanks().await, Some(0));
+    inits(engine).await
+}
+
 /// Spares make a cold start less so. Each is used once, and a network belongs to nobody inside.
 #[tokio::test]
-async fn a_spare_network_is_used_once_and_belongs_to_nobody_inside() {
+async fn a_spare_is_used_once_and_its_network_belongs_to_nobody_inside() {
     let engine = engine(Pool { size: 0, spares: 2, reserve_bytes: 0 }).await;
     // Of which user namespace each is: the kernel tells who is in that or above it.
     // SO_NETNS_COOKIE: unlike its inode, a namespace's cookie is never given out again.
@@ -208,27 +223,77 @@ async fn a_spare_network_is_used_once_and_belongs_to_nobody_inside() {
         assert_eq!((owners, outcome.exit_code()), ("mnt ours\nnet not ours\n", 0), "{said}");
         assert!(seen.insert(network.to_owned()), "a network was used twice");
         // The first start is the last without spares.
-        eventually("there are two spares", async || {
-            let groups = e2e::leftovers::groups(engine.cgroup_name());
-            let names: std::collections::BTreeSet<_> =
-                groups.iter().filter_map(|group| group.file_name()).collect();
-            names.len() == 2 && inits(&engine).await.is_empty()
-        })
-        .await;
-        assert_eq!(engine.blanks().await, Some(0));
+        spares(&engine, 2).await;
     }
     // Another network takes the place of one.
     let (said, _) =
         run(&engine, sh("cat /proc/net/dev | grep -c lo:; uname -n").network(up())).await;
     assert_eq!(said, "1\njail\n");
     // Two of one would be three of both.
-    eventually("each has its share", async || {
-        let groups = e2e::leftovers::groups(engine.cgroup_name());
-        let names: std::collections::BTreeSet<_> =
-            groups.iter().filter_map(|group| group.file_name()).collect();
-        names.len() == 2 && inits(&engine).await.is_empty()
-    })
-    .await;
+    let all = spares(&engine, 2).await;
+    engine.shutdown().await;
+    assert!(e2e::leftovers::groups(engine.cgroup_name()).is_empty());
+    assert!(!all.into_iter().any(lives), "a spare is left");
+}
+
+/// What the kernel counts by user is charged to the owner of a user namespace, too.
+#[tokio::test]
+async fn no_two_jails_have_one_owner_of_their_user_namespaces_nor_is_it_root() {
+    if !rustix::process::geteuid().is_root() {
+        // There is only one user to be had.
+        return;
+    }
+    let engine = engine(Pool { size: 2, spares: 2, reserve_bytes: 0 }).await;
+    engine.warm(&Jail::idle().build()).await.unwrap();
+    settled(&engine, 2).await;
+    let mut jails = Vec::new();
+    for _ in 0..6 {
+        jails.push(Jail::idle().spawn(&engine).await.unwrap());
+    }
+    let mut owners = std::collections::BTreeSet::new();
+    for running in &jails {
+        // NS_GET_OWNER_UID
+        let ask = "import array, fcntl, sys; owner = array.array('I', [0]); \
+            fcntl.ioctl(open(f'/proc/{sys.argv[1]}/ns/user'), 0xb704, owner); print(owner[0])";
+        let pid = running.jail.pid().to_string();
+        let asked = tokio::process::Command::new("python3").args(["-c", ask, &pid]).output();
+        let owner: u32 =
+            String::from_utf8_lossy(&asked.await.unwrap().stdout).trim().parse().unwrap();
+        assert!(owner > 1_000_000 && owner < jail::DEFAULT_HOST_ID, "{owner}");
+        assert!(owners.insert(owner), "{owner} owns two");
+    }
+    engine.shutdown().await;
+}
+
+/// A spare becomes what is asked for: anybody's, of any shape.
+#[tokio::test]
+async fn a_spare_becomes_anybodys_and_of_any_shape() {
+    let engine = engine(Pool { size: 0, spares: 2, reserve_bytes: 0 }).await;
+    run(&engine, sh("true")).await;
+    let root = rustix::process::geteuid().is_root();
+    for (id, profile) in [(400_011, Profile::Standard), (400_012, Profile::Strict)] {
+        let waiting = spares(&engine, 2).await;
+        let look = "awk '{print $2}' /proc/self/uid_map; id -u; stat -c %u /tmp /workspace; \
+            stat -f -c %b /workspace; grep -E '^(Seccomp|NoNewPrivs|CapBnd):' /proc/self/status; wc -c < /proc/keys";
+        let workspace = Tree::Fresh { bytes: 8 << 20, access: Access::ReadWrite };
+        let jail = sh(look).host_id(id).profile(profile).workspace(workspace);
+        let mut running = jail.spawn(&engine).await.unwrap();
+        assert!(waiting.contains(&running.jail.pid()), "it was not a spare");
+        let (said, outcome) = finish(&mut running).await;
+        assert_eq!(outcome.exit_code(), 0, "{said}");
+        let id = if root { id } else { rustix::process::geteuid().as_raw() };
+        assert_eq!(
+            said,
+            format!(
+                "{id}\n1000\n1000\n1000\n2048\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n0\n"
+            )
+        );
+        running.jail.gone().await;
+    }
+    // One that died is not given out.
+    kill(spares(&engine, 2).await).await;
+    let (said, _) = run(&engine, sh("echo alive")).await;
+    assert_eq!(said, "alive\n");
     engine.shutdown().await;
     assert!(e2e::leftovers::groups(engine.cgroup_name()).is_empty());
 }

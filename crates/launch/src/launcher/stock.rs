@@ -1,0 +1,101 @@
+//! Blanks and spares: made when nobody waits, let go of when they are not wanted.
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
+
+use rustix::process::{Pid, Signal, pidfd_send_signal};
+
+use crate::birth::{Blank, Spare};
+use crate::cgroup::Group;
+use crate::message::Limits;
+use crate::template;
+
+use super::{LOOK, Launcher, Ward};
+
+impl Launcher {
+    /// Makes one blank, if one is wanted and nobody else wants us; or gives all up when the machine
+    /// is short of memory.
+    pub(super) fn tend_pool(&mut self) {
+        if self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            if !self.pool.is_empty() && self.pool.is_under_pressure(Path::new(template::HOST)) {
+                let spares = self.pool.give_up_spares();
+                self.leave(spares);
+                let all = self.pool.drain();
+                return self.retire(all);
+            }
+        }
+        if !self.is_pause() {
+            return;
+        }
+        let Some((shape, limits)) = self.pool.wanted() else {
+            return self.tend_spares();
+        };
+        if self.pool.is_under_pressure(Path::new(template::HOST)) {
+            // Not asked again before the next request.
+            let none = self.pool.give_up(&shape);
+            return self.retire(none);
+        }
+        match self.blank(&shape) {
+            Ok(mut blank) => {
+                self.make_ready(&mut blank.group, &limits);
+                self.pool.put(&shape, blank);
+            }
+            Err(fault) => {
+                eprintln!("launcher: no blank jail: {fault}");
+                let rest = self.pool.give_up(&shape);
+                self.retire(rest);
+            }
+        }
+    }
+
+    /// Does for a group what can be done before it is known for whom.
+    fn make_ready(&self, group: &mut Option<Group>, limits: &Limits) {
+        if let (Some(driver), Some(group)) = (&self.driver, group) {
+            // Set again when it is assigned, if they differ; an error will show then.
+            drop(driver.limit(group, limits));
+            group.find_counters(Path::new(template::HOST));
+        }
+    }
+
+    /// Makes one spare, if one is wanted.
+    fn tend_spares(&mut self) {
+        let Some((network, limits)) = self.pool.wanted_spare() else { return };
+        if self.pool.is_under_pressure(Path::new(template::HOST)) {
+            let spares = self.pool.give_up_spares();
+            return self.leave(spares);
+        }
+        match self.spare(&network) {
+            Ok(mut spare) => {
+                self.make_ready(&mut spare.group, &limits);
+                self.pool.put_spare(spare);
+            }
+            Err(fault) => {
+                eprintln!("launcher: no spare: {fault}");
+                let spares = self.pool.give_up_spares();
+                self.leave(spares);
+            }
+        }
+    }
+
+    /// Ends blanks that are not wanted any more; they are reaped with the rest.
+    pub(super) fn retire(&mut self, blanks: Vec<Blank>) {
+        for Blank { pid, init, group, .. } in blanks {
+            self.dismiss(pid, init, group);
+        }
+    }
+
+    /// The same for spares.
+    pub(super) fn leave(&mut self, spares: Vec<Spare>) {
+        for Spare { pid, init, group, .. } in spares {
+            self.dismiss(pid, init, group);
+        }
+    }
+
+    fn dismiss(&mut self, pid: Pid, init: OwnedFd, group: Option<Group>) {
+        // An error means that it is dead already.
+        let _ = pidfd_send_signal(&init, Signal::KILL);
+        self.jails.insert(pid, Ward { init, group, _call: None });
+    }
+}
