@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use launch::Execution;
 use launch::cgroup::{Counters, Place};
 use launch::message::{
     Command, Enforcement, Exit, Fault, Layers, Limits, Network, Offers, Pool, Preparation, Profile,
-    Report, Spec, Tree,
+    Report, Request, Spec, Standing, Tree,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::io::unix::AsyncFd;
@@ -179,6 +180,7 @@ impl Engine {
         let began = Instant::now();
         self.0.lingering.note_start();
         let jail = self.0.next_jail.fetch_add(1, Ordering::Relaxed);
+        let request = Request::Start(Box::new(spec(jail, &start)?));
         let Belongings { report, ours, pipes, code } = self
             .0
             .ahead
@@ -193,7 +195,7 @@ impl Engine {
             .map(AsFd::as_fd)
             .collect();
         let asked = loop {
-            match link.ask(spec(jail, &start), &lent).await {
+            match link.ask(jail, &request, &lent).await {
                 // It has died, and we are the first to notice. It was told nothing: the next one is.
                 Err(LinkError::Speak(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
                     link.bury();
@@ -223,7 +225,7 @@ impl Engine {
 
     /// Keeps blank jails ready for starts like this one, as far as the pool goes. Nothing is started.
     pub async fn warm(&self, start: &Start) -> Result<(), SpawnError> {
-        Ok(self.link().await?.warm(spec(0, start)).await?)
+        Ok(self.link().await?.warm(spec(0, start)?).await?)
     }
 
     /// The name of the cgroup, in each hierarchy, that holds this engine's jails and nothing else.
@@ -308,11 +310,12 @@ async fn start_link(config: &Config, name: &str, program: &OwnedFd) -> Result<Li
     Link::start(program, preparation).await
 }
 
-fn spec(jail: u64, start: &Start) -> Spec {
-    Spec {
+fn spec(jail: u64, start: &Start) -> Result<Spec, SpawnError> {
+    let command = start.command.as_ref().map(Execution::new);
+    Ok(Spec {
         jail,
         host_id: start.host_id,
-        command: start.command.clone(),
+        command: command.transpose().map_err(SpawnError::Setup)?,
         workspace: start.workspace.clone(),
         output: start.output.clone(),
         layers: start.layers.clone(),
@@ -323,7 +326,7 @@ fn spec(jail: u64, start: &Start) -> Spec {
         profile: start.profile,
         limits: start.limits,
         enforcement: start.enforcement,
-    }
+    })
 }
 
 /// CPU time is watched from here: whether it can be is known when there is a group.
@@ -404,7 +407,9 @@ async fn readiness(
         refusal = asked.refused() => return Err(never_ready(refusal?)),
     };
     match said {
-        Ok(Some((Report::Ready { pid, place, enforced, not_executed, ended }, descriptors))) => {
+        Ok(Some((Report::Ready { standing, not_executed, ended }, descriptors))) => {
+            let Standing { pid, place, enforced } =
+                launch::wire::decode(&standing).map_err(LinkError::Speak)?;
             let mut descriptors = descriptors.into_iter();
             // The server is out of descriptors, and the kernel kept this one back.
             let init = descriptors.next().ok_or(link::out_of_descriptors());

@@ -18,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use launch::Execution;
 use launch::cgroup::{self, Counters, Place, Statistics};
 use launch::message::{Command, Exit, FIRST, Further, Listener, Order};
 use rustix::net::sockopt::socket_error;
@@ -244,6 +245,7 @@ impl Jail {
         stdio: Stdio,
         whole: bool,
     ) -> Result<Process, OrderError> {
+        let command = Execution::new(&command).map_err(OrderError::Refused)?;
         let number = self.init.conversation.number();
         let (lent, pipes, terminal) = match stdio {
             Stdio::Pipes { stdin } => {

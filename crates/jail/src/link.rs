@@ -86,7 +86,7 @@ impl Link {
         Ok(Self { socket, waiting, offers, process, _replies: replies })
     }
 
-    /// Asks for a jail.
+    /// Asks for a jail: with a [`Request::Start`] of this number.
     ///
     /// # Cancel safety
     ///
@@ -94,16 +94,14 @@ impl Link {
     /// and ends.
     pub(crate) async fn ask(
         &self,
-        spec: Spec,
+        jail: u64,
+        start: &Request,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<Asked<'_>, LinkError> {
         let (answer, refused) = oneshot::channel();
-        let jail = spec.jail;
         lock(&self.waiting).as_mut().ok_or(LinkError::Gone)?.jails.insert(jail, answer);
         let asked = Asked { link: self, jail, refused };
-        send(&self.socket, &Request::Start(Box::new(spec)), descriptors)
-            .await
-            .map_err(LinkError::Speak)?;
+        send(&self.socket, start, descriptors).await.map_err(LinkError::Speak)?;
         Ok(asked)
     }
 

@@ -2,6 +2,7 @@
 
 mod trees;
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::fs;
 use std::io::Write as _;
@@ -15,7 +16,9 @@ use crate::cgroup::{Driver, Group};
 use crate::init::Inherited;
 use crate::init::confine::LANDLOCK_STEP;
 use crate::init::stage::Go;
-use crate::message::{Assignment, At as _, Enforcement, Fault, Knock, Network, Profile, Spec};
+use crate::message::{
+    Assignment, At as _, Enforcement, Fault, Knock, Network, Profile, Spec, Standing, Work,
+};
 use crate::seccomp::{UnixSockets, filter};
 use crate::shape::{FilterKind, Shape};
 use crate::template::USER_ID;
@@ -240,11 +243,11 @@ impl Birthplace {
         &self,
         driver: Option<&dyn Driver>,
         blank: &mut Blank,
-        mut spec: Spec,
+        spec: &Spec,
         descriptors: &[OwnedFd],
         enforced: Vec<String>,
     ) -> Result<(), Fault> {
-        let handed = self.trees(&spec).and_then(|trees| {
+        let handed = self.trees(spec).and_then(|trees| {
             if let (Some(driver), Some(group)) = (driver, &mut blank.group) {
                 group.jail = Some(spec.jail);
                 fault::inject("limits")?;
@@ -258,17 +261,20 @@ impl Birthplace {
                 .collect();
             let pid = blank.pid.as_raw_nonzero().get().cast_unsigned();
             let place = blank.group.as_ref().map(|group| group.place.clone());
+            let standing = wire::encode(&Standing { pid, place, enforced }).at("encode")?;
+            let open_files = spec.limits.open_files;
+            let assign = |work, descriptors: &[BorrowedFd<'_>]| {
+                let assignment = Assignment { standing, open_files, work };
+                knock(&blank.door, &Knock::Assign(assignment), descriptors)
+            };
             let Some(call) = &blank.call else {
-                let assignment = Assignment { spec, pid, place, enforced, told: false };
-                return knock(&blank.door, &Knock::Assign(Box::new(assignment)), &all);
+                return assign(Work::Given(Box::new(Cow::Borrowed(spec))), &all);
             };
             let (for_init, for_stage) = all.split_at(all.len().min(2));
-            let (command, code) = (spec.command.take(), spec.code.take());
-            let go = Go { command, open_files: spec.limits.open_files, code };
-            let told = go.command.is_some();
-            let assignment = Assignment { spec, pid, place, enforced, told };
             // Init first: it stands still, and shall find this when the stage has left.
-            knock(&blank.door, &Knock::Assign(Box::new(assignment)), for_init)?;
+            assign(Work::Told { command: spec.command.is_some() }, for_init)?;
+            let command = spec.command.as_ref().map(Cow::Borrowed);
+            let go = Go { command, open_files, code: spec.code.as_deref().map(Cow::Borrowed) };
             match wire::send(call, &go, for_stage) {
                 // It has failed before, and init will say at what.
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -299,7 +305,7 @@ fn namespaces() -> Namespaces {
     if keeps(Protection::IpcNamespace) { namespaces.and(Namespaces::IPC) } else { namespaces }
 }
 
-fn knock(door: &OwnedFd, knock: &Knock, descriptors: &[BorrowedFd<'_>]) -> Result<(), Fault> {
+fn knock(door: &OwnedFd, knock: &Knock<'_>, descriptors: &[BorrowedFd<'_>]) -> Result<(), Fault> {
     wire::send(door, knock, descriptors).at("speak to init")
 }
 
@@ -317,9 +323,9 @@ fn sockets() -> rustix::io::Result<(OwnedFd, OwnedFd)> {
     socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
-/// What is in force by the group; an error if a limit or wall that was asked for cannot be had, unless
+/// What is in force when a jail is ready; an error if a limit or wall that was asked for cannot be had, unless
 /// the caller said best effort.
-pub(crate) fn limits_in_force(
+pub(crate) fn in_force(
     driver: Option<&dyn Driver>,
     landlock_abi: Option<u32>,
     spec: &Spec,
@@ -348,6 +354,9 @@ pub(crate) fn limits_in_force(
             Some(false) => {}
         }
     }
+    enforced.push("namespaces".to_owned());
+    enforced.extend(landlock_abi.map(|abi| format!("landlock-v{abi}")));
+    enforced.extend(["no-capabilities", "seccomp"].map(str::to_owned));
     Ok(enforced)
 }
 

@@ -23,7 +23,7 @@ pub fn message(bytes: &[u8]) {
     }
     read::<Request>(bytes);
     read::<Reply>(bytes);
-    read::<Knock>(bytes);
+    read::<Knock<'_>>(bytes);
     read::<Order>(bytes);
     read::<Report>(bytes);
 }

@@ -20,8 +20,9 @@
 //! Until it gives them up, init holds every capability, but only over the namespaces it was born into.
 //! It is never dumpable, so a command, which runs as the same user, can neither trace it nor look
 //! into its `/proc` entry. What it starts dies with it: it is the init of its PID namespace, and the
-//! server ends a jail by killing it. Before it starts a further command it goes behind the walls of
-//! the first itself, so that all that follow are born there; a jail with one command needs none of that.
+//! server ends a jail by killing it. Where all is there already, it goes behind the walls of the first command
+//! before it forks the stage; else it does so before it starts a further command. All that follow are
+//! born there.
 
 mod command;
 pub(crate) mod confine;
@@ -30,22 +31,26 @@ mod image;
 mod layers;
 mod network;
 mod orders;
+mod rehearsal;
 pub(crate) mod stage;
 mod terminal;
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::{
     DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal,
 };
+use rustix::thread::sched_yield;
 
 use crate::birth::Birthplace;
-use crate::message::{Assignment, At as _, FIRST, Fault, Knock, Report};
+use crate::message::{Assignment, At as _, FIRST, Fault, Knock, Report, Work};
 use crate::shape::Shape;
 use crate::template::USER_ID;
 use crate::{fault, wire};
 use mutation::{Protection, keeps};
 
+use confine::Behind;
 use orders::Commands;
 use stage::{Go, Stage};
 
@@ -64,11 +69,12 @@ struct House {
     children: OwnedFd,
     listeners: Vec<OwnedFd>,
     stage: Stage,
+    behind: Behind,
 }
 
 /// What init was given for one jail.
 struct Gifts {
-    assignment: Assignment,
+    assignment: Assignment<'static>,
     /// Init's own, for the server.
     pidfd: OwnedFd,
     report: OwnedFd,
@@ -93,7 +99,7 @@ pub(crate) fn run(inherited: Inherited, birthplace: &Birthplace) -> ! {
         Ok(Some(shape)) => {
             let house = begun.and_then(|children| {
                 let calls = shape.is_whole().then_some(calls);
-                finish_house(children, calls, listeners, &shape, birthplace)
+                finish_house(&door, children, calls, listeners, &shape, birthplace)
             });
             match receive(&door) {
                 Ok(Some(gifts)) => live(house, gifts, &shape, birthplace),
@@ -121,6 +127,7 @@ fn begin_house(door: &OwnedFd) -> Result<OwnedFd, Fault> {
 
 /// The rest of what can be done before it is known for whom.
 fn finish_house(
+    door: &OwnedFd,
     children: OwnedFd,
     calls: Option<OwnedFd>,
     listeners: Vec<OwnedFd>,
@@ -129,21 +136,27 @@ fn finish_house(
 ) -> Result<House, Fault> {
     become_the_jails_user()?;
     house::build(shape)?;
+    let mut behind = Behind::default();
     let stage = match calls {
         None => stage::fork(shape, birthplace)?,
         Some(calls) => {
             let workspace = house::finish(shape)?;
             confine::no_capabilities()?;
-            stage::lend(calls, workspace, shape, birthplace)?
+            rehearsal::rehearse(door)?;
+            behind.filter(shape, birthplace)?;
+            if shape.is_closed_early() {
+                behind.landlock(shape, birthplace)?;
+            }
+            stage::lend(calls, workspace, behind, shape, birthplace)?
         }
     };
-    Ok(House { children, listeners, stage })
+    Ok(House { children, listeners, stage, behind })
 }
 
 /// Waits until the jail has a shape; `None` if the launcher has gone.
 fn receive_shape(door: &OwnedFd) -> Result<Option<Shape>, Fault> {
     loop {
-        match wire::receive::<Knock>(door).at("receive the shape")? {
+        match wire::receive::<Knock<'_>>(door).at("receive the shape")? {
             Some((Knock::Form(shape), _)) => return Ok(Some(*shape)),
             // Left over from a beginning that failed: the assignment's reporter shall hear why.
             Some((Knock::Join, _)) => {}
@@ -156,8 +169,8 @@ fn receive_shape(door: &OwnedFd) -> Result<Option<Shape>, Fault> {
 }
 
 /// Waits for one word of the launcher; gives the descriptors that came with it.
-fn expect(door: &OwnedFd, is_it: impl Fn(&Knock) -> bool) -> Result<Vec<OwnedFd>, Fault> {
-    match wire::receive::<Knock>(door).at("hear the launcher")? {
+fn expect(door: &OwnedFd, is_it: impl Fn(&Knock<'_>) -> bool) -> Result<Vec<OwnedFd>, Fault> {
+    match wire::receive::<Knock<'_>>(door).at("hear the launcher")? {
         Some((knock, descriptors)) if is_it(&knock) => Ok(descriptors),
         Some(_) | None => Err(rustix::io::Errno::PROTO).at("hear the launcher"),
     }
@@ -165,21 +178,25 @@ fn expect(door: &OwnedFd, is_it: impl Fn(&Knock) -> bool) -> Result<Vec<OwnedFd>
 
 fn receive(door: &OwnedFd) -> Result<Option<Gifts>, Fault> {
     let (assignment, descriptors) =
-        match wire::receive::<Knock>(door).at("receive the assignment")? {
-            Some((Knock::Assign(assignment), descriptors)) => (*assignment, descriptors),
+        match wire::receive::<Knock<'_>>(door).at("receive the assignment")? {
+            Some((Knock::Assign(assignment), descriptors)) => (assignment, descriptors),
             Some(_) => return Err(rustix::io::Errno::PROTO).at("receive the assignment"),
             None => return Ok(None),
         };
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or(rustix::io::Errno::BADF).at("receive descriptors");
     let (pidfd, report) = (next()?, next()?);
-    let streams = match &assignment.spec.command {
-        Some(_) => Some([next()?, next()?, next()?]),
-        None => None,
-    };
-    let code = assignment.spec.code.is_some().then(&mut next).transpose()?;
-    let trees = descriptors.collect();
-    Ok(Some(Gifts { assignment, pidfd, report, streams, code, trees }))
+    let mut gifts =
+        Gifts { assignment, pidfd, report, streams: None, code: None, trees: Vec::new() };
+    if let Work::Given(spec) = &gifts.assignment.work {
+        gifts.streams = match &spec.command {
+            Some(_) => Some([next()?, next()?, next()?]),
+            None => None,
+        };
+        gifts.code = spec.code.is_some().then(&mut next).transpose()?;
+        gifts.trees = descriptors.collect();
+    }
+    Ok(Some(gifts))
 }
 
 fn live(house: Result<House, Fault>, gifts: Gifts, shape: &Shape, birthplace: &Birthplace) -> i32 {
@@ -202,38 +219,35 @@ fn live(house: Result<House, Fault>, gifts: Gifts, shape: &Shape, birthplace: &B
     clippy::too_many_arguments,
     reason = "the parts of one assignment, each moved to its place"
 )]
-fn begin(
+fn begin<'a>(
     house: House,
-    assignment: Assignment,
+    assignment: Assignment<'static>,
     streams: Option<[OwnedFd; 3]>,
     code: Option<OwnedFd>,
     trees: Vec<OwnedFd>,
     [report, pidfd]: [&OwnedFd; 2],
-    shape: &Shape,
-    birthplace: &Birthplace,
-) -> Result<Commands, Fault> {
-    let House { children, listeners, stage } = house;
-    let Assignment { spec, pid, place, mut enforced, told } = assignment;
-    let open_files = spec.limits.open_files;
-    let mut commands = Commands::new(children, open_files);
-    // Closed when the answer is on its way.
-    let mut no_more = Vec::new();
-    let (first, outcome) = match stage {
-        Stage::Left { pid, outcome, heard, lent, stack } => {
-            no_more = lent;
-            commands.keep(stack);
+    shape: &'a Shape,
+    birthplace: &'a Birthplace,
+) -> Result<Commands<'a>, Fault> {
+    let House { children, listeners, stage, behind } = house;
+    let Assignment { standing, open_files, work } = assignment;
+    let mut commands = Commands::new(children, open_files, behind, shape, birthplace);
+    let (first, outcome) = match (stage, work) {
+        (Stage::Left { pid, outcome, heard, lent, stack }, Work::Told { command }) => {
+            commands.keep(stack, lent);
             if !heard {
                 outcome.read()?;
                 return Err(rustix::io::Errno::PIPE).at("tell the stage its command");
             }
-            (told.then_some(pid), Some(outcome))
+            (command.then_some(pid), Some(outcome))
         }
-        Stage::Waiting(stage) => {
+        (Stage::Waiting(stage), Work::Given(spec)) => {
             fault::inject("attach")?;
             house::attach(&spec, trees, code)?;
             confine::no_capabilities()?;
-            if let (command @ Some(_), Some(streams)) = (spec.command, streams) {
+            if let (Some(command), Some(streams)) = (&spec.command, streams) {
                 let pid = stage.pid();
+                let command = Some(Cow::Borrowed(command));
                 let go = Go { command, open_files, code: None };
                 // With ours, the pipes would stay open when the command has closed its own: they go here.
                 (Some(pid), Some(stage.go(&go, &streams)?))
@@ -242,18 +256,17 @@ fn begin(
                 (None, None)
             }
         }
+        _ => return Err(rustix::io::Errno::PROTO).at("take on the assignment"),
     };
     let not_executed = outcome.map(|outcome| outcome.read()).transpose()?.flatten();
-    // A short command may be over by now: its owner need not be woken twice.
+    // A short command may be over by now: its owner need not be woken twice. Where it waits for this
+    // processor, it goes first; where it has another, this takes no time.
+    sched_yield();
     let ended = first.and_then(|pid| commands.add(FIRST, pid));
-    let walls = confine::Walls::of(shape, birthplace.landlock_abi);
-    enforced.extend(confine::in_force(&walls));
-    commands.are_behind(walls, shape, birthplace);
     fault::inject("report")?;
     let lent: Vec<_> = std::iter::once(pidfd).chain(&listeners).map(AsFd::as_fd).collect();
-    let ready = Report::Ready { pid, place, enforced, not_executed, ended };
+    let ready = Report::Ready { standing, not_executed, ended };
     wire::send(report, &ready, &lent).at("report that the jail is ready")?;
-    drop(no_more);
     Ok(commands)
 }
 

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, wait};
 
-use crate::birth::{Birthplace, Blank, Spare, Stillborn, limits_in_force};
+use crate::birth::{Birthplace, Blank, Spare, Stillborn, in_force};
 use crate::cgroup::{Driver, Group};
 use crate::message::{At as _, Fault, Network, Reply, Request, Spec};
 use crate::pool::Pool;
@@ -280,7 +280,7 @@ impl Launcher {
 
     fn start(&mut self, spec: Spec, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let jail = spec.jail;
-        match self.bear(spec, &descriptors) {
+        match self.bear(&spec, &descriptors) {
             // Init says so. The command's streams end with its own copies: ours go now.
             Ok(()) => {
                 self.sent.extend(descriptors.into_iter().next());
@@ -298,16 +298,16 @@ impl Launcher {
         wire::send(&self.server, &Reply::Died { jail, oom }, &[])
     }
 
-    fn bear(&mut self, spec: Spec, descriptors: &[OwnedFd]) -> Result<(), Fault> {
+    fn bear(&mut self, spec: &Spec, descriptors: &[OwnedFd]) -> Result<(), Fault> {
         let landlock_abi = self.birthplace.landlock_abi;
-        let enforced = limits_in_force(self.driver.as_deref(), landlock_abi, &spec)?;
-        let shape = self.birthplace.shape(&spec);
+        let enforced = in_force(self.driver.as_deref(), landlock_abi, spec)?;
+        let shape = self.birthplace.shape(spec);
         let surplus = self.pool.remember(&shape, &spec.limits);
         self.retire(surplus);
         let surplus = self.pool.remember_network(&shape.network, &spec.limits);
         self.leave(surplus);
         while let Some(blank) = self.pool.take(&shape) {
-            match self.assign(blank, spec.clone(), descriptors, enforced.clone()) {
+            match self.assign(blank, spec, descriptors, enforced.clone()) {
                 Err(fault) if is_gone(&fault) => {}
                 answer => return answer,
             }
@@ -346,7 +346,7 @@ impl Launcher {
     fn assign(
         &mut self,
         mut blank: Blank,
-        spec: Spec,
+        spec: &Spec,
         descriptors: &[OwnedFd],
         enforced: Vec<String>,
     ) -> Result<(), Fault> {

@@ -16,6 +16,7 @@
 
 mod birth;
 pub mod cgroup;
+mod execution;
 pub mod fault;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -29,6 +30,7 @@ mod shape;
 mod template;
 pub mod wire;
 
+pub use execution::Execution;
 pub use launcher::{Role, run};
 
 /// Descriptors that one message may carry.

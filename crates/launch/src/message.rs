@@ -3,12 +3,14 @@
 //! Both ends come from the same build, so the encoding has no version: the launcher is the same
 //! program as the server, started under another name.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::{fmt, io};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Execution;
 use crate::cgroup::Place;
 use crate::shape::Shape;
 
@@ -101,7 +103,7 @@ pub struct Spec {
     /// Host user and group that the jail runs as when the launcher is root.
     pub host_id: u32,
     /// The first command; without one the jail waits for orders.
-    pub command: Option<Command>,
+    pub command: Option<Execution>,
     pub workspace: Tree,
     pub output: Tree,
     /// What [`Tree::Layered`] shows a part of.
@@ -119,8 +121,8 @@ pub struct Spec {
     pub enforcement: Enforcement,
 }
 
-/// A program and what it gets.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// A program and what it gets. Goes over the wire as an [`Execution`].
+#[derive(Debug, Clone)]
 pub struct Command {
     /// Looked up in the `PATH` of `environment` if it holds no slash.
     pub program: String,
@@ -259,30 +261,46 @@ pub enum Enforcement {
 
 /// From the launcher to init, over the door socket.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Knock {
+pub(crate) enum Knock<'a> {
     /// Comes with the cgroup files to join.
     Join,
     /// The ids are mapped, and this is what the jail will be like.
     Form(Box<Shape>),
-    Assign(Box<Assignment>),
+    Assign(Assignment<'a>),
 }
 
 /// What turns a blank jail into somebody's.
 ///
-/// Descriptors, in order: init's own pidfd; report socket; standard input, output and error if there is a command; the
-/// code if any; then one directory tree for each tree and flavor that is the host's, and those of the
+/// Descriptors, in order: init's own pidfd; report socket; for [`Work::Given`], standard input, output and error if there
+/// is a command; the code if any; then one directory tree for each tree and flavor that is the host's, and those of the
 /// layers: the upper one, then the lower ones.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Assignment {
-    pub spec: Spec,
-    /// What the server shall know of init, and hears from it.
+pub(crate) struct Assignment<'a> {
+    /// For the server: goes into [`Report::Ready`] as it is.
+    pub(crate) standing: Vec<u8>,
+    pub(crate) open_files: u64,
+    pub(crate) work: Work<'a>,
+}
+
+/// What an assignment leaves to init.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Work<'a> {
+    /// The launcher tells the stage its command by itself, if there is one.
+    Told {
+        command: bool,
+    },
+    Given(Box<Cow<'a, Spec>>),
+}
+
+/// What the server shall know of a jail, encoded in [`Report::Ready`] by the launcher: init, who passes it on, need not
+/// understand it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Standing {
+    /// Init's.
     pub pid: u32,
     pub place: Option<Place>,
-    /// What the launcher put in force before.
+    /// What is in force when init says that it is ready.
     pub enforced: Vec<String>,
-    /// Whether the launcher has told the stage its command by itself. Then neither command nor code is in
-    /// `spec`, and of the descriptors only the first two come.
-    pub told: bool,
 }
 
 /// Number of a command in its jail; the first one's is 0.
@@ -312,7 +330,7 @@ pub enum Order {
 pub struct Further {
     /// Chosen by the server, and never used twice.
     pub process: Process,
-    pub command: Command,
+    pub command: Execution,
     pub terminal: Option<TerminalSize>,
     /// Whether what is left of its session ends with it.
     pub whole: bool,
@@ -331,9 +349,8 @@ pub enum Report {
     /// Everything is in force and the command runs, or could not be executed (then
     /// [`Report::Exited`] follows, with 126 or 127). Comes with init's pidfd and the listeners asked for.
     Ready {
-        pid: u32,
-        place: Option<Place>,
-        enforced: Vec<String>,
+        /// A [`Standing`], for [`crate::wire::decode`].
+        standing: Vec<u8>,
         not_executed: Option<i32>,
         /// How the command ended, if it has already: then no [`Report::Exited`] follows.
         ended: Option<Exit>,

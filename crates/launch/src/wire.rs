@@ -1,7 +1,7 @@
 //! Messages with descriptors over a `SOCK_SEQPACKET` socket.
 //!
-//! A message is one packet. One that would not fit a packet (a long environment) travels in a
-//! memory file, as the first descriptor of an empty packet.
+//! A message is one packet. A longer one (with a long environment) travels in a memory file, as the first
+//! descriptor of an empty packet.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Seek as _, Write as _};
 use std::mem::MaybeUninit;
@@ -10,15 +10,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recv, recvmsg, sendmsg,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::MAX_DESCRIPTORS;
 
-/// A packet stays well below the default socket buffer of 208 KiB.
-const MAX_PACKET_BYTES: usize = 32 * 1024;
+/// Nearly all fit, and a reader has room for one without asking first how long it is.
+const MAX_PACKET_BYTES: usize = 4 * 1024;
 
 /// No message is longer: arguments and environment of one command.
 const MAX_MESSAGE_BYTES: u64 = 8 * 1024 * 1024;
@@ -34,7 +34,7 @@ pub struct Packet {
 impl Packet {
     /// Encodes a message.
     pub fn new(message: &impl Serialize) -> io::Result<Self> {
-        let bytes = postcard::to_stdvec(message).map_err(io::Error::other)?;
+        let bytes = encode(message)?;
         if bytes.len() <= MAX_PACKET_BYTES {
             return Ok(Self { bytes, spilled: None });
         }
@@ -78,11 +78,7 @@ pub fn send(
 
 /// Receives one message; `None` when the other end is closed.
 pub fn receive<M: DeserializeOwned>(socket: impl AsFd) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
-    // How long it is: a buffer for the longest would have a newborn init touch eight pages for nothing.
-    let (_, length) = rustix::io::retry_on_intr(|| {
-        recv(&socket, &mut [0_u8; 0], RecvFlags::PEEK | RecvFlags::TRUNC)
-    })?;
-    let mut bytes = vec![0; length.min(MAX_PACKET_BYTES)];
+    let mut bytes = [0; MAX_PACKET_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
@@ -112,7 +108,14 @@ fn read_spilled(file: OwnedFd) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode<M: DeserializeOwned>(bytes: &[u8]) -> io::Result<M> {
+/// Encodes what a message carries without its reader's knowing it.
+pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    // Most fit, and need not grow.
+    postcard::to_extend(message, Vec::with_capacity(1024)).map_err(io::Error::other)
+}
+
+/// Decodes that.
+pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> io::Result<M> {
     postcard::from_bytes(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 

@@ -1,10 +1,10 @@
 //! `execve(2)` and `_exit(2)`
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, c_char};
 use std::{io, ptr};
 
 /// Becomes another program. Returns only if that failed.
-pub fn exec(program: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+pub fn exec(program: &CStr, arguments: &[&CStr], environment: &[&CStr]) -> io::Error {
     let arguments = pointers(arguments);
     let environment = pointers(environment);
     // SAFETY: `program` is a C string; both arrays hold pointers to C strings that outlive the
@@ -20,6 +20,6 @@ pub fn exit(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-fn pointers(strings: &[CString]) -> Vec<*const c_char> {
+fn pointers(strings: &[&CStr]) -> Vec<*const c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }

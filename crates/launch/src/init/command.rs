@@ -1,14 +1,14 @@
 //! A command: what `execve` takes, and how a child becomes it.
 
-use std::ffi::{CString, OsString};
+use std::borrow::Cow;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt as _;
-use std::path::Path;
 
 use rustix::io::Errno;
 
-use crate::message::{Command, Fault};
+use crate::Execution;
+use crate::message::Fault;
 use mutation::{Protection, keeps};
 
 /// Exit codes of a shell for a command that is not there, and for one that cannot be run.
@@ -89,32 +89,27 @@ impl Streams {
     }
 }
 
-/// A command in the form `execve` takes.
-pub(super) struct Program {
-    name: String,
-    directory: String,
-    /// Where it may be, in order.
-    candidates: Vec<CString>,
-    arguments: Vec<CString>,
-    environment: Vec<CString>,
+/// A command that is about to be executed.
+pub(super) struct Program<'a> {
+    execution: &'a Execution,
+    candidates: Vec<Cow<'a, CStr>>,
+    arguments: Vec<&'a CStr>,
+    environment: Vec<&'a CStr>,
 }
 
-impl Program {
-    pub(super) fn new(command: &Command) -> io::Result<Self> {
-        let arguments = std::iter::once(&command.program).chain(&command.arguments);
-        let environment = command.environment.iter().map(|(name, value)| format!("{name}={value}"));
+impl<'a> Program<'a> {
+    pub(super) fn new(execution: &'a Execution) -> io::Result<Self> {
         Ok(Self {
-            name: command.program.clone(),
-            directory: command.directory.clone(),
-            candidates: candidates(command)?,
-            arguments: arguments.map(|a| c_string(a.clone())).collect::<io::Result<_>>()?,
-            environment: environment.map(c_string).collect::<io::Result<_>>()?,
+            execution,
+            candidates: execution.candidates()?,
+            arguments: execution.arguments().collect(),
+            environment: execution.environment().collect(),
         })
     }
 
     /// Tries each candidate, as `execvp` does; returns the error that says most.
     pub(super) fn execute(&self) -> io::Error {
-        if let Err(error) = rustix::process::chdir(&self.directory) {
+        if let Err(error) = rustix::process::chdir(&self.execution.directory) {
             return error.into();
         }
         let mut said = io::Error::from(Errno::NOENT);
@@ -140,30 +135,15 @@ impl Program {
         } else {
             (NOT_EXECUTABLE, "cannot execute")
         };
-        let text = format!("agentjail: {}: {reason}: {error}\n", self.name);
+        let name = self.arguments.first().copied().unwrap_or_default().to_string_lossy();
+        let text = format!("agentjail: {name}: {reason}: {error}\n");
         let _ = rustix::io::write(rustix::stdio::stderr(), text.as_bytes());
         sys::exit(code)
     }
 
-    fn execute_by_shell(&self, script: &CString) -> io::Error {
-        let mut arguments = vec![c"sh".to_owned(), script.clone()];
-        arguments.extend(self.arguments.iter().skip(1).cloned());
+    fn execute_by_shell(&self, script: &CStr) -> io::Error {
+        let mut arguments = vec![c"sh", script];
+        arguments.extend(self.arguments.iter().skip(1));
         sys::exec(c"/bin/sh", &arguments, &self.environment)
     }
-}
-
-fn candidates(command: &Command) -> io::Result<Vec<CString>> {
-    if command.program.contains('/') || command.program.is_empty() {
-        return Ok(vec![c_string(command.program.clone())?]);
-    }
-    let path = command.environment.iter().rev().find(|(name, _)| name == "PATH");
-    let path = path.map(|(_, value)| value.as_str()).unwrap_or_default();
-    path.split(':')
-        .map(|directory| if directory.is_empty() { "." } else { directory })
-        .map(|directory| c_string(Path::new(directory).join(&command.program)))
-        .collect()
-}
-
-fn c_string(text: impl Into<OsString>) -> io::Result<CString> {
-    CString::new(text.into().into_vec()).map_err(|_| Errno::INVAL.into())
 }

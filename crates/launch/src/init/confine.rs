@@ -17,6 +17,7 @@ use rustix::thread::{
 use serde::{Deserialize, Serialize};
 use sys::Instruction;
 
+use crate::birth::Birthplace;
 use crate::message::{Access as TreeAccess, At as _, Fault};
 use crate::shape::Shape;
 use mutation::{Protection, keeps};
@@ -54,14 +55,6 @@ impl Walls {
     }
 }
 
-/// The names of what this module puts in force.
-pub(super) fn in_force(walls: &Walls) -> Vec<String> {
-    let mut names = vec!["namespaces".to_owned()];
-    names.extend(walls.kernel.map(|abi| format!("landlock-v{abi}")));
-    names.extend(["no-capabilities".to_owned(), "seccomp".to_owned()]);
-    names
-}
-
 /// Limits that are the same for every jail.
 pub(super) fn resource_limits() -> Result<(), Fault> {
     if keeps(Protection::CoreLimit) {
@@ -94,8 +87,36 @@ pub(super) fn no_new_privileges() -> Result<(), Fault> {
     set_no_new_privs(true).at("set no_new_privs")
 }
 
+/// What of the first command's walls a process stands behind, and so all that it starts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Behind {
+    pub(super) filter: bool,
+    pub(super) landlock: bool,
+}
+
+impl Behind {
+    /// Has init go behind the filter. What it takes down with it when it ends, no command has to.
+    pub(super) fn filter(&mut self, shape: &Shape, birthplace: &Birthplace) -> Result<(), Fault> {
+        if !self.filter {
+            filter(birthplace.init_filter(shape.filter))?;
+            self.filter = true;
+        }
+        Ok(())
+    }
+
+    /// Has it go behind Landlock.
+    pub(super) fn landlock(&mut self, shape: &Shape, birthplace: &Birthplace) -> Result<(), Fault> {
+        if !self.landlock {
+            landlock(&Walls::of(shape, birthplace.landlock_abi))?;
+            self.landlock = true;
+        }
+        Ok(())
+    }
+}
+
 /// Installs a filter, on top of those there are.
 pub(super) fn filter(program: &[Instruction]) -> Result<(), Fault> {
+    crate::fault::inject("filter")?;
     if !keeps(Protection::Seccomp) {
         return Ok(());
     }

@@ -7,10 +7,10 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process_group, wait, waitpid};
-use sys::{Forked, Instruction, Stack};
+use sys::{Forked, Stack};
 
 use super::command::{AT_EXEC, AT_FILTER, AT_STAGE, Outcome, Program, Streams, report};
-use super::confine::Walls;
+use super::confine::Behind;
 use super::{confine, network, terminal};
 use crate::birth::Birthplace;
 use crate::message::{At as _, Exit, Fault, Further, Order, Process, Profile, Report};
@@ -21,23 +21,23 @@ use crate::wire;
 const MOST_COMMANDS: usize = 1024;
 
 /// The commands of a jail, from its first report on.
-pub(super) struct Commands {
+pub(super) struct Commands<'a> {
     children: OwnedFd,
     open_files: u64,
-    /// What init must go behind before it starts a further command.
-    walls: Option<Ahead>,
-    /// What further commands need beside init's own filter.
-    strict: Option<Vec<Instruction>>,
+    shape: &'a Shape,
+    birthplace: &'a Birthplace,
+    behind: Behind,
     running: HashMap<Pid, Running>,
     /// Those on their way to `exec`, and the terminals to hand over when they are there.
     born: Vec<Born>,
-    stack: Option<Stack>,
+    /// What the first command's stage had.
+    lent: Option<Lent>,
 }
 
-/// The walls of the first command, and init's filter.
-struct Ahead {
-    walls: Walls,
-    filter: Vec<Instruction>,
+/// Nobody needs it any more, and nobody shall wait for its end.
+struct Lent {
+    _stack: Stack,
+    _descriptors: Vec<OwnedFd>,
 }
 
 /// A command, and whether what is left of its session ends with it.
@@ -53,30 +53,29 @@ struct Born {
     terminal: Option<OwnedFd>,
 }
 
-impl Commands {
-    pub(super) fn new(children: OwnedFd, open_files: u64) -> Self {
+impl<'a> Commands<'a> {
+    pub(super) fn new(
+        children: OwnedFd,
+        open_files: u64,
+        behind: Behind,
+        shape: &'a Shape,
+        birthplace: &'a Birthplace,
+    ) -> Self {
         Self {
             children,
             open_files,
-            walls: None,
-            strict: None,
+            shape,
+            birthplace,
+            behind,
             running: HashMap::new(),
             born: Vec::new(),
-            stack: None,
+            lent: None,
         }
     }
 
-    /// Keeps the stack of the first command's stage until all ends.
-    pub(super) fn keep(&mut self, stack: Stack) {
-        self.stack = Some(stack);
-    }
-
-    /// Says behind what further commands live: what the first does.
-    pub(super) fn are_behind(&mut self, walls: Walls, shape: &Shape, birthplace: &Birthplace) {
-        let filter = birthplace.init_filter(shape.filter).to_vec();
-        self.walls = Some(Ahead { walls, filter });
-        let strict = shape.filter.profile == Profile::Strict;
-        self.strict = strict.then(|| birthplace.filter(shape.filter).to_vec());
+    /// Keeps what the first command's stage was lent until all ends.
+    pub(super) fn keep(&mut self, stack: Stack, descriptors: Vec<OwnedFd>) {
+        self.lent = Some(Lent { _stack: stack, _descriptors: descriptors });
     }
 
     /// Takes in a command that was started; gives its end if that has come already.
@@ -237,17 +236,14 @@ impl Commands {
 
     /// A step that fails is tried again with the next command: none is started before all hold.
     fn go_behind_walls(&mut self) -> Result<(), Fault> {
-        let Some(Ahead { walls, filter }) = &self.walls else { return Ok(()) };
-        confine::landlock(walls)?;
-        confine::filter(filter)?;
-        confine::confirm()?;
-        self.walls = None;
-        Ok(())
+        self.behind.landlock(self.shape, self.birthplace)?;
+        self.behind.filter(self.shape, self.birthplace)?;
+        confine::confirm()
     }
 
     fn become_command(
         &self,
-        program: &Program,
+        program: &Program<'_>,
         streams: &Streams,
         terminal: Option<&OwnedFd>,
         outcome: &OwnedFd,
@@ -261,7 +257,10 @@ impl Commands {
             report(outcome, AT_STAGE, error.raw_os_error().unwrap_or(eio));
             sys::exit(1);
         }
-        if let Some(Err(fault)) = self.strict.as_ref().map(|filter| confine::filter(filter)) {
+        // Init's own is the standard one.
+        let strict = self.shape.filter.profile == Profile::Strict;
+        let more = strict.then(|| self.birthplace.filter(self.shape.filter));
+        if let Some(Err(fault)) = more.map(confine::filter) {
             report(outcome, AT_FILTER, fault.errno);
             sys::exit(1);
         }

@@ -6,6 +6,7 @@
 //!   something is to come    the stage is a copy of init, which tells it when that is attached
 //! ```
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Seek as _, copy};
@@ -22,20 +23,21 @@ use sys::{Forked, Stack};
 use super::command::{
     AT_EXEC, AT_FILTER, AT_LANDLOCK, AT_STAGE, Outcome, Program, Streams, report,
 };
-use super::confine::{self, Walls};
+use super::confine::{self, Behind, Walls};
+use crate::Execution;
 use crate::birth::Birthplace;
-use crate::message::{At as _, Command, Fault, Profile};
+use crate::message::{At as _, Fault, Profile};
 use crate::shape::Shape;
-use crate::{fault, wire};
+use crate::wire;
 
 /// What the stage is told. Descriptors: the command's streams if there is one, then the code if any.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Go {
+pub(crate) struct Go<'a> {
     /// Without one, the stage ends.
-    pub(crate) command: Option<Command>,
+    pub(crate) command: Option<Cow<'a, Execution>>,
     pub(crate) open_files: u64,
     /// A file to put into the workspace before.
-    pub(crate) code: Option<String>,
+    pub(crate) code: Option<Cow<'a, str>>,
 }
 
 /// The stage, as init sees it.
@@ -66,7 +68,8 @@ pub(super) fn fork(shape: &Shape, birthplace: &Birthplace) -> Result<Stage, Faul
     let (outcome, inner_outcome) = pipe_with(PipeFlags::CLOEXEC).at("make a pipe")?;
     match sys::fork().at("fork the stage")? {
         Forked::Child => {
-            wait(&inner_socket, &inner_outcome, None, &Cell::new(false), shape, birthplace)
+            let behind = Behind::default();
+            wait(&inner_socket, &inner_outcome, None, &Cell::new(false), behind, shape, birthplace)
         }
         Forked::Parent { pid } => {
             Ok(Stage::Waiting(Waiting { pid: number(pid)?, socket, outcome: Outcome(outcome) }))
@@ -80,6 +83,7 @@ pub(super) fn fork(shape: &Shape, birthplace: &Birthplace) -> Result<Stage, Faul
 pub(super) fn lend(
     socket: OwnedFd,
     workspace: Option<OwnedFd>,
+    behind: Behind,
     shape: &Shape,
     birthplace: &Birthplace,
 ) -> Result<Stage, Fault> {
@@ -87,9 +91,10 @@ pub(super) fn lend(
     let way_in = workspace.as_ref().map(AsFd::as_fd);
     let heard = Cell::new(false);
     let mut stack = Stack::new();
-    let pid =
-        sys::vfork(&mut stack, || wait(&socket, &inner_outcome, way_in, &heard, shape, birthplace))
-            .at("fork the stage")?;
+    let pid = sys::vfork(&mut stack, || {
+        wait(&socket, &inner_outcome, way_in, &heard, behind, shape, birthplace)
+    })
+    .at("fork the stage")?;
     let lent = std::iter::once(socket).chain(workspace).collect();
     let (pid, outcome, heard) = (number(pid)?, Outcome(outcome), heard.get());
     Ok(Stage::Left { pid, outcome, heard, lent, stack })
@@ -105,7 +110,7 @@ impl Waiting {
     }
 
     /// Tells it what to become.
-    pub(super) fn go(self, go: &Go, streams: &[OwnedFd; 3]) -> Result<Outcome, Fault> {
+    pub(super) fn go(self, go: &Go<'_>, streams: &[OwnedFd; 3]) -> Result<Outcome, Fault> {
         let lent: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
         // One that is gone has said why.
         if let Err(fault) = wire::send(&self.socket, go, &lent).at("tell the stage its command") {
@@ -126,6 +131,7 @@ fn wait(
     outcome: &OwnedFd,
     workspace: Option<BorrowedFd<'_>>,
     heard: &Cell<bool>,
+    behind: Behind,
     shape: &Shape,
     birthplace: &Birthplace,
 ) -> ! {
@@ -139,20 +145,17 @@ fn wait(
     let filter = birthplace.filter(shape.filter);
     // Under the strict one nothing more could be received.
     let strict = shape.filter.profile == Profile::Strict;
-    let walls = Walls::of(shape, birthplace.landlock_abi);
-    let early = closed.and_then(|()| fault::inject("filter")).and_then(|()| {
-        if strict { Ok(()) } else { confine::filter(filter).and_then(|()| confine::confirm()) }
+    let early = closed.and_then(|()| match (behind.filter, strict) {
+        (true, _) => confine::confirm(),
+        (false, true) => Ok(()),
+        (false, false) => confine::filter(filter).and_then(|()| confine::confirm()),
     });
     if let Err(fault) = early {
         report(outcome, AT_FILTER, fault.errno);
         sys::exit(1);
     }
-    let closed_early = shape.is_closed_early();
-    if closed_early && let Err(fault) = confine::landlock(&walls) {
-        report(outcome, AT_LANDLOCK, fault.errno);
-        sys::exit(1);
-    }
-    let told = wire::receive::<Go>(socket);
+    let walls = (!behind.landlock).then(|| Walls::of(shape, birthplace.landlock_abi));
+    let told = wire::receive::<Go<'_>>(socket);
     let (go, descriptors) = match told {
         Ok(Some(told)) => told,
         // Init or the launcher has gone: nobody asks.
@@ -160,7 +163,7 @@ fn wait(
         Err(error) => fail(outcome, &error),
     };
     heard.set(true);
-    let late = Late { walls: (!closed_early).then_some(&walls), filter: strict.then_some(filter) };
+    let late = Late { walls: walls.as_ref(), filter: strict.then_some(filter) };
     become_command(&go, descriptors, workspace, &late, outcome)
 }
 
@@ -171,7 +174,7 @@ struct Late<'a> {
 }
 
 fn become_command(
-    go: &Go,
+    go: &Go<'_>,
     mut descriptors: Vec<OwnedFd>,
     workspace: Option<BorrowedFd<'_>>,
     late: &Late<'_>,
