@@ -1,9 +1,11 @@
-//! From a shape to a blank jail, and from a blank jail and a spec to one that is about to run.
+//! From a network to a spare, from a spare and a shape to a blank jail, and from a blank jail and a spec to one that
+//! is about to run.
 
+mod owners;
 mod trees;
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fs;
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,18 +19,14 @@ use crate::init::Inherited;
 use crate::init::confine::LANDLOCK_STEP;
 use crate::init::stage::Go;
 use crate::message::{
-    Assignment, At as _, Enforcement, Fault, Knock, Network, Profile, Spec, Standing, Work,
+    Assignment, At as _, Enforcement, Fault, Knock, Limits, Network, Profile, Spec, Standing, Work,
 };
 use crate::seccomp::{UnixSockets, filter};
 use crate::shape::{FilterKind, Shape};
 use crate::template::USER_ID;
 use crate::{fault, init, network, template, wire};
 use mutation::{Protection, keeps};
-
-/// Host users that own the user namespaces of jails, each in its turn, and nothing else. They lie below those that
-/// jails run as by default; one that somebody is would own what is counted together with that one's.
-const FIRST_NAMESPACE_OWNER: u32 = 1_878_917_120;
-const NAMESPACE_OWNERS: u32 = 1 << 16;
+use owners::Owners;
 
 /// What every birth needs, made once.
 pub(crate) struct Birthplace {
@@ -40,7 +38,7 @@ pub(crate) struct Birthplace {
     filters: Filters,
     /// Host owners of directories that jails were given, for which user, and namespaces that map them.
     owner_maps: RefCell<Vec<(Mapping, OwnedFd)>>,
-    births: Cell<u32>,
+    owners: Owners,
 }
 
 /// A host user and group.
@@ -116,8 +114,7 @@ impl Birthplace {
             network,
             filters: Filters::compile(),
             owner_maps: RefCell::default(),
-            // Not those of another launcher.
-            births: Cell::new(std::process::id()),
+            owners: Owners::of(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default()),
         }
     }
 
@@ -178,7 +175,8 @@ impl Birthplace {
         self.mounts.enter_nursery()?;
         let cloned =
             network::enter_new(network, self.mounts.has_own_proc()).and_then(|listeners| {
-                self.act_as(self.namespace_owner())?;
+                // Without others it is ours, as an ordinary user's always is.
+                self.act_as(self.owners.next().unwrap_or(self.own.0))?;
                 fault::inject("clone")?;
                 Ok((sys::clone3(&birth).at("clone into new namespaces")?, listeners))
             });
@@ -217,25 +215,30 @@ impl Birthplace {
         }
     }
 
-    /// Gives a spare its shape, and with it the host user it runs as. On failure it is dead.
-    pub(crate) fn form(&self, spare: Spare, shape: &Shape) -> Result<Blank, Stillborn> {
-        let Spare { network: _, pid, init, group, door, call } = spare;
+    /// Gives a spare its shape, the host user it runs as, and limits, which are those of its first jail if that is known,
+    /// and likely ones if not. On failure it is dead.
+    pub(crate) fn form(
+        &self,
+        driver: Option<&dyn Driver>,
+        spare: Spare,
+        shape: &Shape,
+        limits: &Limits,
+    ) -> Result<Blank, Stillborn> {
+        let Spare { network: _, pid, init, mut group, door, call } = spare;
         let (user, group_id) = self.owner(shape);
-        let formed = map_ids(pid, user, group_id)
-            .and_then(|()| knock(&door, &Knock::Form(Box::new(shape.clone())), &[]));
+        let formed = fault::inject("form").and_then(|()| {
+            // It goes on at its own expense.
+            if let (Some(driver), Some(group)) = (driver, &mut group) {
+                driver.limit(group, limits)?;
+            }
+            map_ids(pid, user, group_id)?;
+            knock(&door, &Knock::Form(Box::new(shape.clone())), &[])
+        });
         if let Err(fault) = formed {
             kill(&init);
             return Err(Stillborn { fault, group: group.map(Box::new) });
         }
         Ok(Blank { pid, init, group, door, call: shape.is_whole().then_some(call) })
-    }
-
-    /// What a jail uses up of what the kernel counts by user (inotify watches, pending signals, …) is charged to the
-    /// owner of its user namespace, too. That must be neither root nor another jail's.
-    fn namespace_owner(&self) -> u32 {
-        let n = self.births.get().wrapping_add(1);
-        self.births.set(n);
-        FIRST_NAMESPACE_OWNER + n % NAMESPACE_OWNERS
     }
 
     /// Gives a blank jail to somebody: limits, trees, command. On failure it is dead.

@@ -6,9 +6,9 @@
 use crate::message::Fault;
 
 /// The steps between a request and its command's `exec` that can be made to fail.
-pub const STEPS: [&str; 17] = [
-    "clone", "cgroup", "limits", "tree", "assign", "user", "proc", "mounts", "network", "join",
-    "confine", "filter", "attach", "image", "layers", "landlock", "report",
+pub const STEPS: [&str; 18] = [
+    "clone", "cgroup", "form", "limits", "tree", "assign", "user", "proc", "mounts", "network",
+    "join", "confine", "filter", "attach", "image", "layers", "landlock", "report",
 ];
 
 #[cfg(feature = "mutations")]

@@ -5,13 +5,14 @@
 //!             (it may become anybody's, with this network)
 //!   blank     ids ──▶ the rest of the house ──▶ fork the stage ─┐
 //!             (nobody's yet)                                    ▼
-//!                                  the stage: no capabilities, filter ──▶ waits
+//!                              the stage: no capabilities, filter, Landlock ──▶ waits
 //!   assigned  attach trees ──▶ give up capabilities ──▶ go! ──▶ Ready ──▶ serve orders, reap
 //!                                                        │                until killed
-//!                                                        └──▶ the stage: limits, Landlock, exec
+//!                                                        └──▶ the stage: limits, exec
 //!
-//!   assigned, nothing to attach     the stage hears of its command from the launcher; init gave up
-//!                                   its capabilities before, and has stood still since
+//!   something to attach             then Landlock can only be taken when it is there: by the stage, late
+//!   nothing to attach               init gave up its capabilities, and went behind the walls, before it forked the
+//!                                   stage, and has stood still since; the launcher tells the stage its command
 //! ```
 //!
 //! The *stage* is the process that becomes the first command. It is born, and closed in, while the jail
@@ -38,6 +39,7 @@ mod terminal;
 use std::borrow::Cow;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::net::{RecvFlags, recv};
 use rustix::process::{
     DumpableBehavior, Signal, set_dumpable_behavior, set_parent_process_death_signal,
 };
@@ -91,6 +93,9 @@ pub(crate) fn run(inherited: Inherited, birthplace: &Birthplace) -> ! {
     if sys::close_all_but(&kept.map(AsFd::as_fd).collect::<Vec<_>>()).is_err() {
         sys::exit(1);
     }
+    if tie_to_launcher(&door).is_err() {
+        sys::exit(1);
+    }
     // What a command expects; init itself writes to nothing that could raise one.
     sys::stop_ignoring_broken_pipes();
     let begun = begin_house(&door);
@@ -135,6 +140,8 @@ fn finish_house(
     birthplace: &Birthplace,
 ) -> Result<House, Fault> {
     become_the_jails_user()?;
+    // The change of user has cleared it.
+    tie_to_launcher(door)?;
     house::build(shape)?;
     let mut behind = Behind::default();
     let stage = match calls {
@@ -142,7 +149,8 @@ fn finish_house(
         Some(calls) => {
             let workspace = house::finish(shape)?;
             confine::no_capabilities()?;
-            rehearsal::rehearse(door)?;
+            // If it fails, the start takes a little longer.
+            drop(rehearsal::rehearse(door));
             behind.filter(shape, birthplace)?;
             if shape.is_closed_early() {
                 behind.landlock(shape, birthplace)?;
@@ -233,8 +241,8 @@ fn begin<'a>(
     let Assignment { standing, open_files, work } = assignment;
     let mut commands = Commands::new(children, open_files, behind, shape, birthplace);
     let (first, outcome) = match (stage, work) {
-        (Stage::Left { pid, outcome, heard, lent, stack }, Work::Told { command }) => {
-            commands.keep(stack, lent);
+        (Stage::Left { pid, outcome, heard, socket, stack }, Work::Told { command }) => {
+            commands.keep(stack, socket);
             if !heard {
                 outcome.read()?;
                 return Err(rustix::io::Errno::PIPE).at("tell the stage its command");
@@ -278,6 +286,19 @@ fn join_cgroup(files: Vec<OwnedFd>) -> Result<(), Fault> {
     sys::unshare(sys::Namespaces::CGROUP).at("make a cgroup namespace")
 }
 
+/// The launcher's death is init's from here on, also if it came before and nothing was said that is still to be heard.
+fn tie_to_launcher(door: &OwnedFd) -> Result<(), Fault> {
+    if !keeps(Protection::DeathSignal) {
+        return Ok(());
+    }
+    set_parent_process_death_signal(Some(Signal::KILL)).at("tie init to the launcher")?;
+    match recv(door, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Ok((_, 0)) => Err(rustix::io::Errno::PIPE).at("look for the launcher"),
+        // A word is waiting, or none is yet.
+        _ => Ok(()),
+    }
+}
+
 fn become_the_jails_user() -> Result<(), Fault> {
     fault::inject("user")?;
     let (user, group) =
@@ -291,10 +312,6 @@ fn become_the_jails_user() -> Result<(), Fault> {
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at("become undumpable")?;
     } else {
         set_dumpable_behavior(DumpableBehavior::Dumpable).at("become dumpable")?;
-    }
-    // After the change of user, which clears it.
-    if keeps(Protection::DeathSignal) {
-        set_parent_process_death_signal(Some(Signal::KILL)).at("tie init to the launcher")?;
     }
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())

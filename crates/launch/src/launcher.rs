@@ -29,7 +29,7 @@ use rustix::process::{Pid, Signal, WaitOptions, pidfd_send_signal, wait};
 
 use crate::birth::{Birthplace, Blank, Spare, Stillborn, in_force};
 use crate::cgroup::{Driver, Group};
-use crate::message::{At as _, Fault, Network, Reply, Request, Spec};
+use crate::message::{At as _, Fault, Limits, Network, Reply, Request, Spec};
 use crate::pool::Pool;
 use crate::shape::Shape;
 use crate::{template, wire};
@@ -270,7 +270,10 @@ impl Launcher {
     /// How long until there is something to do unasked.
     fn due(&self) -> Option<Duration> {
         let wants = self.pool.wanted().is_some() || self.pool.wanted_spare().is_some();
-        let fill = wants.then(|| self.requests.until_pause(Instant::now()));
+        let fill = wants.then(|| {
+            let pause = self.requests.until_pause(Instant::now());
+            if self.pool.is_dry() { Duration::ZERO } else { pause }
+        });
         let look = (!self.pool.is_empty()).then_some(LOOK);
         let retry = (!self.leftover.is_empty()).then_some(RETRY);
         let alarm = self.alarm_until.map(|_| ALARM);
@@ -313,18 +316,19 @@ impl Launcher {
             }
         }
         while let Some(spare) = self.pool.take_spare(&shape.network) {
-            match self.form(spare, &shape) {
+            let formed = self.form(spare, &shape, &spec.limits);
+            match formed.and_then(|blank| self.assign(blank, spec, descriptors, enforced.clone())) {
                 Err(fault) if is_gone(&fault) => {}
-                blank => return self.assign(blank?, spec, descriptors, enforced),
+                answer => return answer,
             }
         }
-        let blank = self.blank(&shape)?;
+        let blank = self.blank(&shape, &spec.limits)?;
         self.assign(blank, spec, descriptors, enforced)
     }
 
-    fn blank(&mut self, shape: &Shape) -> Result<Blank, Fault> {
+    fn blank(&mut self, shape: &Shape, limits: &Limits) -> Result<Blank, Fault> {
         let spare = self.spare(&shape.network)?;
-        self.form(spare, shape)
+        self.form(spare, shape, limits)
     }
 
     fn spare(&mut self, network: &Network) -> Result<Spare, Fault> {
@@ -333,8 +337,9 @@ impl Launcher {
         made.map_err(|stillborn| self.lay_out(stillborn))
     }
 
-    fn form(&mut self, spare: Spare, shape: &Shape) -> Result<Blank, Fault> {
-        self.birthplace.form(spare, shape).map_err(|stillborn| self.lay_out(stillborn))
+    fn form(&mut self, spare: Spare, shape: &Shape, limits: &Limits) -> Result<Blank, Fault> {
+        let formed = self.birthplace.form(self.driver.as_deref(), spare, shape, limits);
+        formed.map_err(|stillborn| self.lay_out(stillborn))
     }
 
     /// Its group is removed with the others.

@@ -11,7 +11,7 @@
 //! between `clone3` and `exec` may be ordinary safe Rust, and its page tables are small to copy.
 //! Nothing here links an async runtime, JSON or a logger, so nothing here can start a thread.
 //!
-//! Nothing untrusted runs before the barrier: cgroup joined, root pivoted, capabilities gone,
+//! Nothing untrusted runs before the barrier: cgroup joined, in its own root, capabilities gone,
 //! Landlock and seccomp in force. A step that fails ends the jail and says which step it was.
 
 mod birth;

@@ -7,6 +7,9 @@
 //!               blanks are made until each remembered shape has its share
 //! ```
 //!
+//! A shape that has none left gets one as soon as nobody waits: who starts one jail after the other shall not find
+//! all of them cold that come after the last blank.
+//!
 //! A blank is used once, by the host user its shape names, and never comes back. The same goes for *spares*,
 //! which have no shape yet, and may become anybody's: they make a cold start less so.
 
@@ -30,9 +33,18 @@ const MOST_NETWORKS: usize = 2;
 pub(crate) struct Pool {
     settings: Settings,
     slots: Vec<Slot>,
-    /// Networks used last, the last first, and the limits of the jails that did.
-    networks: Vec<(Network, Limits)>,
+    /// Networks used last, the last first.
+    networks: Vec<Wanted>,
     spares: Vec<Spare>,
+}
+
+/// A network that spares are kept for.
+struct Wanted {
+    network: Network,
+    /// Those of the last jail that had it: likely those of the next.
+    limits: Limits,
+    /// Not before it is used again: one of them died.
+    rests: bool,
 }
 
 struct Slot {
@@ -40,6 +52,8 @@ struct Slot {
     /// Those of the last jail of this shape: likely those of the next.
     limits: Limits,
     blanks: Vec<Blank>,
+    /// As of a network.
+    rests: bool,
 }
 
 impl Pool {
@@ -55,9 +69,12 @@ impl Pool {
         let known = self.slots.iter().position(|slot| slot.shape == *shape);
         let mut slot = match known {
             Some(at) => self.slots.remove(at),
-            None => Slot { shape: shape.clone(), limits: *limits, blanks: Vec::new() },
+            None => {
+                Slot { shape: shape.clone(), limits: *limits, blanks: Vec::new(), rests: false }
+            }
         };
         slot.limits = *limits;
+        slot.rests = false;
         self.slots.insert(0, slot);
         let most = MOST_SHAPES.min(self.size());
         let forgotten = self.slots.drain(most.min(self.slots.len())..);
@@ -76,25 +93,26 @@ impl Pool {
         if self.settings.spares == 0 {
             return Vec::new();
         }
-        if let Some((known, last)) = self.networks.first_mut()
-            && known == network
+        if let Some(last) = self.networks.first_mut()
+            && last.network == *network
         {
-            *last = *limits;
+            (last.limits, last.rests) = (*limits, false);
             return Vec::new();
         }
-        self.networks.retain(|(known, _)| known != network);
-        self.networks.insert(0, (network.clone(), *limits));
+        self.networks.retain(|known| known.network != *network);
+        let wanted = Wanted { network: network.clone(), limits: *limits, rests: false };
+        self.networks.insert(0, wanted);
         self.networks.truncate(MOST_NETWORKS);
         let is_known =
-            |spare: &Spare| self.networks.iter().any(|(network, _)| *network == spare.network);
+            |spare: &Spare| self.networks.iter().any(|known| known.network == spare.network);
         let mut surplus: Vec<Spare> =
             self.spares.extract_if(.., |spare| !is_known(spare)).collect();
         // A new network makes the shares smaller.
         let share = self.spares_share();
-        for (network, _) in &self.networks {
+        for known in &self.networks {
             let mut kept = 0;
             surplus.extend(self.spares.extract_if(.., |spare| {
-                let of_it = spare.network == *network;
+                let of_it = spare.network == known.network;
                 kept += usize::from(of_it);
                 of_it && kept > share
             }));
@@ -111,10 +129,11 @@ impl Pool {
     /// A network that has less than its share of spares.
     pub(crate) fn wanted_spare(&self) -> Option<(Network, Limits)> {
         let share = self.spares_share();
-        let lacks = |(network, _): &&(Network, Limits)| {
-            self.spares.iter().filter(|spare| spare.network == *network).count() < share
+        let have = |known: &Wanted| {
+            self.spares.iter().filter(|spare| spare.network == known.network).count()
         };
-        self.networks.iter().find(lacks).cloned()
+        let lacking = self.networks.iter().find(|known| !known.rests && have(known) < share)?;
+        Some((lacking.network.clone(), lacking.limits))
     }
 
     /// Puts a spare in.
@@ -136,8 +155,14 @@ impl Pool {
     /// A shape that has less than its share.
     pub(crate) fn wanted(&self) -> Option<(Shape, Limits)> {
         let share = self.share();
-        let slot = self.slots.iter().find(|slot| slot.blanks.len() < share)?;
+        let slot = self.slots.iter().find(|slot| !slot.rests && slot.blanks.len() < share)?;
         Some((slot.shape.clone(), slot.limits))
+    }
+
+    /// Whether the shape used last has no blank left: the next jail of it would be cold.
+    pub(crate) fn is_dry(&self) -> bool {
+        let is_dry = |slot: &Slot| !slot.rests && slot.blanks.is_empty();
+        self.share() > 0 && self.slots.first().is_some_and(is_dry)
     }
 
     /// Puts a blank in.
@@ -155,13 +180,19 @@ impl Pool {
         self.slots.remove(at).blanks
     }
 
-    /// Takes out a blank or a spare that has died; gives its group.
+    /// Takes out a blank or a spare that has died; gives its group. No other is made in its place before there is a
+    /// request: it might die as well, and so on.
     pub(crate) fn bury(&mut self, pid: Pid) -> Option<Group> {
         if let Some(at) = self.spares.iter().position(|spare| spare.pid == pid) {
-            return self.spares.swap_remove(at).group;
+            let dead = self.spares.swap_remove(at);
+            for known in self.networks.iter_mut().filter(|known| known.network == dead.network) {
+                known.rests = true;
+            }
+            return dead.group;
         }
         self.slots.iter_mut().find_map(|slot| {
             let at = slot.blanks.iter().position(|blank| blank.pid == pid)?;
+            slot.rests = true;
             slot.blanks.remove(at).group
         })
     }

@@ -87,6 +87,8 @@ impl Birthplace {
         let birth = Birth { namespaces: Namespaces::USER, cgroup: None };
         let (pid, child) = match sys::clone3(&birth).at("clone into a user namespace")? {
             Side::Child => loop {
+                // Doors among them, by which inits know that we are there.
+                drop(sys::close_all_but(&[]));
                 let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
                 // Holds the namespace until its parent has it, and has killed us.
                 let _ = rustix::event::poll(&mut [], None);

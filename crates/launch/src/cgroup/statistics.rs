@@ -48,15 +48,16 @@ impl Counters {
             directory.as_deref().map(|directory| self.read(directory, file)).unwrap_or_default()
         };
         let io = at(&place.io, "blkio.throttle.io_service_bytes");
-        let (user, system) = of_all_cpus(&at(&place.cpu, "cpuacct.usage_all"));
-        let (cpu, user) = ((user + system) / 1000, user / 1000);
+        // Both are in `usage_all`, too, but counted by ticks there: 0 or 4 ms for what took 1.
+        let cpu = number(&at(&place.cpu, "cpuacct.usage")) / 1000;
+        let user = number(&at(&place.cpu, "cpuacct.usage_user")) / 1000;
         let oom = place.memory.as_deref().map(|at| self.oom_kills(at, Version::V1));
         Statistics {
             memory_peak_bytes: number(&at(&place.memory, "memory.max_usage_in_bytes")),
             memory_current_bytes: number(&at(&place.memory, "memory.usage_in_bytes")),
             cpu_usage_usec: cpu,
-            cpu_user_usec: user,
-            cpu_system_usec: cpu - user,
+            cpu_user_usec: user.min(cpu),
+            cpu_system_usec: cpu.saturating_sub(user),
             io_read_bytes: sum_v1(&io, "Read"),
             io_write_bytes: sum_v1(&io, "Write"),
             pids_current: number(&at(&place.pids, "pids.current")),
@@ -166,16 +167,6 @@ fn field(text: &str, name: &str) -> u64 {
     text.lines().find_map(value).unwrap_or_default()
 }
 
-/// Adds up nanoseconds in user and in system mode, in lines of the form `0 17 5`, below a head.
-fn of_all_cpus(text: &str) -> (u64, u64) {
-    let of_line = |line: &str| {
-        let mut words = line.split(' ').skip(1).map(number);
-        (words.next().unwrap_or_default(), words.next().unwrap_or_default())
-    };
-    let add = |sum: (u64, u64), one: (u64, u64)| (sum.0 + one.0, sum.1 + one.1);
-    text.lines().skip(1).map(of_line).fold((0, 0), add)
-}
-
 /// Adds up lines of the form `8:0 Read 17`.
 fn sum_v1(text: &str, operation: &str) -> u64 {
     let of_line = |line: &str| {
@@ -214,7 +205,6 @@ mod tests {
     fn the_kernels_files_are_read() {
         assert_eq!(field("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", "oom_kill"), 2);
         assert_eq!(field("usage_usec 77\nuser_usec 7\n", "usage_usec"), 77);
-        assert_eq!(of_all_cpus("cpu user system\n0 70 5\n1 7 0\n"), (77, 5));
         assert_eq!(sum_v1("8:0 Read 5\n8:0 Write 7\n9:0 Read 1\nTotal 13\n", "Read"), 6);
         assert_eq!(sum_v2("8:0 rbytes=5 wbytes=7\n9:0 rbytes=1 wbytes=0\n", "rbytes="), 6);
         assert_eq!(number("max\n"), 0);

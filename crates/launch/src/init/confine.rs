@@ -14,7 +14,6 @@ use rustix::thread::{
     clear_ambient_capability_set, no_new_privs, remove_capability_from_bounding_set,
     secure_computing_mode, set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
 };
-use serde::{Deserialize, Serialize};
 use sys::Instruction;
 
 use crate::birth::Birthplace;
@@ -26,7 +25,7 @@ pub(crate) const LANDLOCK_STEP: &str =
     "confine with Landlock (needs Linux 5.13 with `landlock` in the `lsm=` list)";
 
 /// What Landlock leaves open.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Walls {
     /// Directories that may be written to. All may be read.
     writable: Vec<String>,

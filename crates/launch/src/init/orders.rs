@@ -37,7 +37,7 @@ pub(super) struct Commands<'a> {
 /// Nobody needs it any more, and nobody shall wait for its end.
 struct Lent {
     _stack: Stack,
-    _descriptors: Vec<OwnedFd>,
+    _socket: OwnedFd,
 }
 
 /// A command, and whether what is left of its session ends with it.
@@ -74,8 +74,8 @@ impl<'a> Commands<'a> {
     }
 
     /// Keeps what the first command's stage was lent until all ends.
-    pub(super) fn keep(&mut self, stack: Stack, descriptors: Vec<OwnedFd>) {
-        self.lent = Some(Lent { _stack: stack, _descriptors: descriptors });
+    pub(super) fn keep(&mut self, stack: Stack, socket: OwnedFd) {
+        self.lent = Some(Lent { _stack: stack, _socket: socket });
     }
 
     /// Takes in a command that was started; gives its end if that has come already.

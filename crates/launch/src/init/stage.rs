@@ -48,7 +48,7 @@ pub(super) enum Stage {
         pid: Pid,
         outcome: Outcome,
         heard: bool,
-        lent: Vec<OwnedFd>,
+        socket: OwnedFd,
         stack: Stack,
     },
 }
@@ -95,9 +95,8 @@ pub(super) fn lend(
         wait(&socket, &inner_outcome, way_in, &heard, behind, shape, birthplace)
     })
     .at("fork the stage")?;
-    let lent = std::iter::once(socket).chain(workspace).collect();
     let (pid, outcome, heard) = (number(pid)?, Outcome(outcome), heard.get());
-    Ok(Stage::Left { pid, outcome, heard, lent, stack })
+    Ok(Stage::Left { pid, outcome, heard, socket, stack })
 }
 
 fn number(pid: u32) -> Result<Pid, Fault> {

@@ -8,7 +8,6 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use crate::birth::{Blank, Spare};
 use crate::cgroup::Group;
-use crate::message::Limits;
 use crate::template;
 
 use super::{LOOK, Launcher, Ward};
@@ -26,7 +25,7 @@ impl Launcher {
                 return self.retire(all);
             }
         }
-        if !self.is_pause() {
+        if !self.is_pause() && !self.pool.is_dry() {
             return;
         }
         let Some((shape, limits)) = self.pool.wanted() else {
@@ -37,9 +36,9 @@ impl Launcher {
             let none = self.pool.give_up(&shape);
             return self.retire(none);
         }
-        match self.blank(&shape) {
-            Ok(mut blank) => {
-                self.make_ready(&mut blank.group, &limits);
+        match self.blank(&shape, &limits) {
+            Ok(blank) => {
+                find_counters(blank.group.as_ref());
                 self.pool.put(&shape, blank);
             }
             Err(fault) => {
@@ -47,15 +46,6 @@ impl Launcher {
                 let rest = self.pool.give_up(&shape);
                 self.retire(rest);
             }
-        }
-    }
-
-    /// Does for a group what can be done before it is known for whom.
-    fn make_ready(&self, group: &mut Option<Group>, limits: &Limits) {
-        if let (Some(driver), Some(group)) = (&self.driver, group) {
-            // Set again when it is assigned, if they differ; an error will show then.
-            drop(driver.limit(group, limits));
-            group.find_counters(Path::new(template::HOST));
         }
     }
 
@@ -68,7 +58,11 @@ impl Launcher {
         }
         match self.spare(&network) {
             Ok(mut spare) => {
-                self.make_ready(&mut spare.group, &limits);
+                if let (Some(driver), Some(group)) = (&self.driver, &mut spare.group) {
+                    // Set again when it has a shape, if they differ; an error will show then.
+                    drop(driver.limit(group, &limits));
+                }
+                find_counters(spare.group.as_ref());
                 self.pool.put_spare(spare);
             }
             Err(fault) => {
@@ -97,5 +91,12 @@ impl Launcher {
         // An error means that it is dead already.
         let _ = pidfd_send_signal(&init, Signal::KILL);
         self.jails.insert(pid, Ward { init, group, _call: None });
+    }
+}
+
+/// Whoever reads the counters at a command's end shall find their files there.
+fn find_counters(group: Option<&Group>) {
+    if let Some(group) = group {
+        group.find_counters(Path::new(template::HOST));
     }
 }

@@ -290,10 +290,13 @@ async fn a_spare_becomes_anybodys_and_of_any_shape() {
         );
         running.jail.gone().await;
     }
-    // One that died is not given out.
+    // One that died is not given out, nor is another made in its place before somebody asks.
     kill(spares(&engine, 2).await).await;
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    assert_eq!(inits(&engine).await, Vec::<u32>::new());
     let (said, _) = run(&engine, sh("echo alive")).await;
     assert_eq!(said, "alive\n");
+    spares(&engine, 2).await;
     engine.shutdown().await;
     assert!(e2e::leftovers::groups(engine.cgroup_name()).is_empty());
 }
