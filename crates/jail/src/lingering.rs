@@ -4,9 +4,10 @@
 //! that would be taken from whoever waits for an answer. So it waits for a pause, as the making of blanks
 //! does. Nothing of a tenant's runs meanwhile; what its files take of memory is limited here.
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use launch::cgroup::Statistics;
@@ -20,8 +21,12 @@ use crate::conversation::Conversation;
 /// next is asked for.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// None stays longer than this, whoever waits.
+/// None stays longer than this and a pause, whoever waits.
 const LONGEST: Duration = Duration::from_millis(200);
+
+/// At a pause they end a few at a time, for who comes meanwhile.
+const AT_ONCE: usize = 4;
+const BETWEEN: Duration = Duration::from_millis(5);
 
 /// Nor do more than these.
 const MOST: usize = 64;
@@ -56,7 +61,8 @@ impl Drop for Init {
 /// Those of one engine.
 #[derive(Debug, Default)]
 pub(crate) struct Lingering {
-    inits: Mutex<Vec<Arc<Init>>>,
+    /// And when each came, the oldest first.
+    inits: Mutex<VecDeque<(Instant, Arc<Init>)>>,
     came: Notify,
     /// Counts jails that were asked for.
     starts: AtomicU64,
@@ -75,16 +81,24 @@ impl Lingering {
 
     /// Takes an init whose jail has ended.
     pub(crate) fn add(&self, init: Arc<Init>) {
-        let mut inits = self.inits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inits = self.lock();
         // Otherwise it ends here and now.
         if inits.len() < MOST {
-            inits.push(init);
+            inits.push_back((Instant::now(), init));
             self.came.notify_one();
         }
     }
 
-    fn take(&self) -> Vec<Arc<Init>> {
-        std::mem::take(&mut *self.inits.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Takes out the oldest: a few, or all that came before this.
+    fn take(&self, at_most: usize, before: Option<Instant>) -> Vec<Arc<Init>> {
+        let mut inits = self.lock();
+        let old = |came: &Instant| before.is_none_or(|before| *came < before);
+        let count = inits.iter().take_while(|(came, _)| old(came)).count().min(at_most);
+        inits.drain(..count).map(|(_, init)| init).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Init>)>> {
+        self.inits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -92,15 +106,16 @@ impl Lingering {
 pub(crate) async fn end(lingering: Arc<Lingering>) {
     loop {
         lingering.came.notified().await;
-        let latest = Instant::now() + LONGEST;
-        loop {
+        while !lingering.lock().is_empty() {
             let before = lingering.starts.load(Ordering::Relaxed);
             sleep(PAUSE).await;
-            let paused = lingering.starts.load(Ordering::Relaxed) == before;
-            if paused || Instant::now() >= latest {
-                break;
+            drop(lingering.take(MOST, Instant::now().checked_sub(LONGEST)));
+            while lingering.starts.load(Ordering::Relaxed) == before {
+                if lingering.take(AT_ONCE, None).is_empty() {
+                    break;
+                }
+                sleep(BETWEEN).await;
             }
         }
-        drop(lingering.take());
     }
 }

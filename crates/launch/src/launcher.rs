@@ -12,6 +12,7 @@
 //! started. If the launcher itself is killed, the kernel kills each init (parent-death signal), and
 //! with it all that runs in its PID namespace.
 
+mod leftovers;
 mod pauses;
 mod prepare;
 mod stock;
@@ -34,22 +35,17 @@ use crate::pool::Pool;
 use crate::shape::Shape;
 use crate::{template, wire};
 
+use leftovers::Leftovers;
 use pauses::Requests;
 use prepare::{Ready, make_ready, take_standard_input};
 
 /// Under this name the program is a launcher.
 const NAME: &str = "agentjail-launcher";
 
-/// How long to wait before trying again to remove a cgroup that the kernel still counts someone in.
-const RETRY: Duration = Duration::from_millis(5);
-
 /// How long our copies of sockets are kept that are on their way to an init, and how many. While one is on
 /// its way, the kernel looks at each closing for sockets that are sent over each other in a circle.
 const ON_THEIR_WAY: Duration = Duration::from_millis(2);
 const MOST_ON_THEIR_WAY: usize = 128;
-
-/// Groups of jails that are gone, after which they are removed whoever waits.
-const MOST_LEFTOVER: usize = 256;
 
 /// How often the machine's memory is looked at while there are blanks.
 const LOOK: Duration = Duration::from_secs(2);
@@ -95,8 +91,7 @@ struct Launcher {
     birthplace: Birthplace,
     driver: Option<Box<dyn Driver>>,
     jails: HashMap<Pid, Ward>,
-    /// Groups whose jails are gone, but which the kernel would not remove yet.
-    leftover: Vec<Group>,
+    leftovers: Leftovers,
     pool: Pool,
     /// Our copies of sockets that inits were sent, and the doors they were sent through.
     sent: Vec<OwnedFd>,
@@ -147,7 +142,7 @@ impl Launcher {
         mutation::leave_out(&preparation.left_out);
         match make_ready(server.as_fd(), &preparation) {
             Ok(Ready { children, birthplace, driver }) => Ok(Some(Self {
-                leftover: driver.iter().map(|driver| driver.orphans()).collect(),
+                leftovers: Leftovers::of(driver.iter().map(|driver| driver.orphans())),
                 server,
                 children,
                 birthplace,
@@ -222,9 +217,8 @@ impl Launcher {
 
     /// Waits for the server, a child, an alarm, or until something of our own is due.
     fn wait(&mut self) -> Result<Tidings, Fault> {
-        // A directory of each controller takes a while: not while somebody waits for a jail.
-        if self.is_pause() || self.leftover.len() > MOST_LEFTOVER {
-            self.remove_leftover();
+        if self.is_pause() || self.leftovers.are_many() {
+            self.false_alarms += self.leftovers.remove_some();
         }
         if self.requests.since(Instant::now()) >= ON_THEIR_WAY
             || self.sent.len() > MOST_ON_THEIR_WAY
@@ -253,16 +247,6 @@ impl Launcher {
         })
     }
 
-    /// The kernel rings the alarm of a memory group that is removed, too.
-    fn remove_leftover(&mut self) {
-        let counted = |groups: &[Group]| groups.iter().filter(|group| group.has_memory()).count();
-        let before = counted(&self.leftover);
-        let now = Instant::now();
-        let rests = |group: &Group| group.rests_until.is_some_and(|until| until > now);
-        self.leftover.retain_mut(|group| rests(group) || !group.remove());
-        self.false_alarms += (before - counted(&self.leftover)) as u64;
-    }
-
     fn is_pause(&self) -> bool {
         self.requests.until_pause(Instant::now()).is_zero()
     }
@@ -270,12 +254,10 @@ impl Launcher {
     /// How long until there is something to do unasked.
     fn due(&self) -> Option<Duration> {
         let wants = self.pool.wanted().is_some() || self.pool.wanted_spare().is_some();
-        let fill = wants.then(|| {
-            let pause = self.requests.until_pause(Instant::now());
-            if self.pool.is_dry() { Duration::ZERO } else { pause }
-        });
+        let pause = self.requests.until_pause(Instant::now());
+        let fill = wants.then(|| if self.pool.is_dry() { Duration::ZERO } else { pause });
         let look = (!self.pool.is_empty()).then_some(LOOK);
-        let retry = (!self.leftover.is_empty()).then_some(RETRY);
+        let retry = self.leftovers.due().map(|wait| wait.max(pause));
         let alarm = self.alarm_until.map(|_| ALARM);
         let sent = (!self.sent.is_empty()).then_some(ON_THEIR_WAY);
         [fill, look, retry, alarm, sent].into_iter().flatten().min()
@@ -296,7 +278,7 @@ impl Launcher {
     /// What is known of a jail whose init has gone.
     fn inquire(&self, jail: u64) -> io::Result<()> {
         let groups = self.jails.values().filter_map(|ward| ward.group.as_ref());
-        let group = groups.chain(&self.leftover).find(|group| group.jail == Some(jail));
+        let group = groups.chain(self.leftovers.iter()).find(|group| group.jail == Some(jail));
         let oom = group.is_some_and(|group| group.ran_out_of_memory(Path::new(template::HOST)));
         wire::send(&self.server, &Reply::Died { jail, oom }, &[])
     }
@@ -344,7 +326,7 @@ impl Launcher {
 
     /// Its group is removed with the others.
     fn lay_out(&mut self, Stillborn { fault, group }: Stillborn) -> Fault {
-        self.leftover.extend(group.map(|group| *group));
+        self.leftovers.add(group.map(|group| *group));
         fault
     }
 
@@ -365,7 +347,7 @@ impl Launcher {
                 Ok(())
             }
             Err(fault) => {
-                self.leftover.extend(group);
+                self.leftovers.add(group);
                 Err(fault)
             }
         }
@@ -394,7 +376,7 @@ impl Launcher {
             {
                 group.rests_until = Some(Instant::now() + COUNTERS_STAY);
             }
-            self.leftover.extend(group);
+            self.leftovers.add(group);
         }
     }
 
@@ -438,12 +420,11 @@ impl Launcher {
             let _ = pidfd_send_signal(&ward.init, Signal::KILL);
         }
         while let Ok(Some((pid, _))) = wait(WaitOptions::empty()) {
-            self.leftover.extend(self.jails.remove(&pid).and_then(|ward| ward.group));
+            self.leftovers.add(self.jails.remove(&pid).and_then(|ward| ward.group));
         }
         let retry = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
         for _ in 0..400 {
-            self.leftover.retain_mut(|group| !group.remove());
-            if self.leftover.is_empty() {
+            if self.leftovers.remove_all() {
                 break;
             }
             let _ = poll(&mut [], Some(&retry));
