@@ -91,7 +91,7 @@ impl Default for ExecConfig {
             max_concurrent: 16,
             max_agents: 32,
             output_limit_bytes: 1024 * 1024,
-            first_host_id: jail::DEFAULT_HOST_ID,
+            first_host_id: jail::default_host_id(),
             enforcement: jail::Enforcement::Required,
             quotas: Quotas::default(),
         }

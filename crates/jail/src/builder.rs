@@ -7,7 +7,7 @@ use launch::message::{
     Access, Command, Enforcement, Layers, Limits, Network, Profile, Tree, WORKSPACE,
 };
 
-use crate::engine::{DEFAULT_HOST_ID, Engine, SpawnError, Start, Stdin};
+use crate::engine::{Engine, SpawnError, Start, Stdin, default_host_id};
 use crate::jail::{Jail, Running};
 
 const MIB: u64 = 1 << 20;
@@ -55,7 +55,7 @@ impl Jail {
         Builder {
             start: Start {
                 command: None,
-                host_id: DEFAULT_HOST_ID,
+                host_id: default_host_id(),
                 stdin: Stdin::Empty,
                 workspace: Tree::Fresh { bytes: 1 << 30, access: Access::ReadOnly },
                 output: Tree::Fresh { bytes: 1 << 30, access: Access::ReadWrite },

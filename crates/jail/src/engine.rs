@@ -4,16 +4,16 @@ use std::io::{self, Seek as _, Write as _};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use launch::Execution;
 use launch::cgroup::{Counters, Place};
 use launch::message::{
     Command, Enforcement, Exit, Fault, Layers, Limits, Network, Offers, Pool, Preparation, Profile,
     Report, Request, Spec, Standing, Tree,
 };
+use launch::{Execution, UidMap};
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
@@ -51,6 +51,16 @@ pub struct Config {
 /// Host id of jails where nobody chose one: far from the ids of people, services, and the ranges
 /// that containers are commonly given.
 pub const DEFAULT_HOST_ID: u32 = 1_878_982_656;
+
+/// [`DEFAULT_HOST_ID`]; where that is unknown (in a container, whose ids are few), the middle one of those that are known.
+pub fn default_host_id() -> u32 {
+    static ID: LazyLock<u32> = LazyLock::new(|| {
+        let known = UidMap::own();
+        let (first, count) = known.largest();
+        if known.knows(DEFAULT_HOST_ID, 1) { DEFAULT_HOST_ID } else { first + count / 2 }
+    });
+    *ID
+}
 
 impl Config {
     /// The defaults, with this very program as the launcher.

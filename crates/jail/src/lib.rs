@@ -75,7 +75,9 @@ mod program;
 
 pub use builder::{Builder, Preset};
 pub use conversation::OrderError;
-pub use engine::{Config, DEFAULT_HOST_ID, Engine, SpawnError, Start, StartError, Stdin};
+pub use engine::{
+    Config, DEFAULT_HOST_ID, Engine, SpawnError, Start, StartError, Stdin, default_host_id,
+};
 pub use jail::{Connector, Jail, Outcome, Running};
 pub use launch::cgroup::Statistics;
 pub use launch::fault::STEPS;

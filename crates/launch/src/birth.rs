@@ -24,6 +24,7 @@ use crate::message::{
 use crate::seccomp::{UnixSockets, filter};
 use crate::shape::{FilterKind, Shape};
 use crate::template::USER_ID;
+use crate::uid_map::UidMap;
 use crate::{fault, init, network, template, wire};
 use mutation::{Protection, keeps};
 use owners::Owners;
@@ -114,7 +115,7 @@ impl Birthplace {
             network,
             filters: Filters::compile(),
             owner_maps: RefCell::default(),
-            owners: Owners::of(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default()),
+            owners: Owners::of(&UidMap::own()),
         }
     }
 

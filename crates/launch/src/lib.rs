@@ -28,10 +28,12 @@ mod pool;
 pub mod seccomp;
 mod shape;
 mod template;
+mod uid_map;
 pub mod wire;
 
 pub use execution::Execution;
 pub use launcher::{Role, run};
+pub use uid_map::UidMap;
 
 /// Descriptors that one message may carry.
 pub const MAX_DESCRIPTORS: usize = 120;

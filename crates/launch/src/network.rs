@@ -32,13 +32,13 @@ const TCP_BUFFER_BYTES: &str = "4096 65536 524288";
 pub(crate) struct Home(Option<OwnedFd>);
 
 impl Home {
-    /// The launcher's own namespace. An ordinary user could not come back into the machine's, and goes
-    /// into an empty one for good.
+    /// The launcher's own namespace. An ordinary user could not come back into the machine's, nor could root in a container
+    /// that has it: they go into an empty one for good.
     pub(crate) fn settle(root: bool) -> Result<Self, Fault> {
         if !keeps(Protection::NetworkNamespace) {
             return Ok(Self(None));
         }
-        if !root {
+        if !root || go_into(&own()?).is_err() {
             sys::unshare(sys::Namespaces::NET).at("make the launcher's network namespace")?;
         }
         own().map(|own| Self(Some(own)))

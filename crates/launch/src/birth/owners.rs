@@ -3,6 +3,8 @@
 use std::cell::Cell;
 use std::hash::{BuildHasher as _, RandomState};
 
+use crate::uid_map::UidMap;
+
 /// Below the users that jails run as by default.
 const FIRST: u32 = 1_878_917_120;
 const COUNT: u32 = 1 << 16;
@@ -21,17 +23,12 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    /// Those of a process whose `/proc/self/uid_map` this is. In a user namespace where the usual ones are unknown
-    /// (a container), the upper quarter of what is known there.
-    pub(super) fn of(uid_map: &str) -> Self {
-        let extents = || uid_map.lines().filter_map(extent);
-        let usual = |(first, count): (u32, u32)| {
-            first <= FIRST && u64::from(first) + u64::from(count) >= u64::from(FIRST + COUNT)
-        };
-        let (first, count) = if uid_map.is_empty() || extents().any(usual) {
+    /// In a user namespace where the usual ones are unknown (a container), the upper quarter of what is known there.
+    pub(super) fn of(known: &UidMap) -> Self {
+        let (first, count) = if known.knows(FIRST, COUNT) {
             (FIRST, COUNT)
         } else {
-            let (first, count) = extents().max_by_key(|(_, count)| *count).unwrap_or((0, 0));
+            let (first, count) = known.largest();
             let quarter = (count / 4).min(COUNT);
             (first + (count - quarter).saturating_sub(NOT_AT_THE_END), quarter)
         };
@@ -48,14 +45,6 @@ impl Owners {
     }
 }
 
-/// The ids that a line of an id map makes known: the first, and how many.
-fn extent(line: &str) -> Option<(u32, u32)> {
-    let mut numbers = line.split_whitespace().map(str::parse);
-    let (first, _, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
-    let _: u32 = first;
-    Some((first, count))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -64,7 +53,7 @@ mod tests {
 
     #[test]
     fn all_have_their_turn() {
-        let owners = Owners::of("         0          0 4294967295\n");
+        let owners = Owners::of(&UidMap::parse("         0          0 4294967295\n"));
         let all: BTreeSet<u32> = (0..COUNT).filter_map(|_| owners.next()).collect();
         assert_eq!(all.len(), 65_536);
         assert_eq!((all.first(), all.last()), (Some(&FIRST), Some(&(FIRST + COUNT - 1))));
@@ -72,10 +61,9 @@ mod tests {
 
     #[test]
     fn in_a_container_they_are_the_last_it_knows() {
-        let owners = Owners::of("         0     100000      65536\n");
+        let owners = Owners::of(&UidMap::parse("         0     100000      65536\n"));
         let all: BTreeSet<u32> = (0..COUNT).filter_map(|_| owners.next()).collect();
         assert_eq!((all.first(), all.last(), all.len()), (Some(&49_150), Some(&65_533), 16_384));
-        assert_eq!(Owners::of("0 1000 1\n").next(), None);
-        assert!(Owners::of("").next().is_some());
+        assert_eq!(Owners::of(&UidMap::parse("0 1000 1\n")).next(), None);
     }
 }

@@ -195,3 +195,45 @@ fn of_user() -> Vec<String> {
         })
         .collect()
 }
+
+/// Root of a container: some users are known, not all, and the network is the machine's.
+const CONTAINER: &str = "import ctypes, os, sys
+libc = ctypes.CDLL(None)
+(begun, begin), (mapped, map_ids) = os.pipe(), os.pipe()
+pid = os.fork()
+if pid == 0:
+    os.close(map_ids)
+    assert libc.unshare(0x10000000) == 0
+    os.write(begin, b'x')
+    os.read(mapped, 1)
+    os.setgroups([]); os.setgid(0); os.setuid(0)
+    os.execvp('unshare', ['unshare', '-m', '-p', '-f', '--mount-proc', *sys.argv[1:]])
+os.read(begun, 1)
+for name in ('uid_map', 'gid_map'):
+    with open(f'/proc/{pid}/{name}', 'w') as file:
+        file.write('0 300000 65536')
+os.write(map_ids, b'x')
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+";
+
+#[tokio::test]
+async fn root_of_a_container_has_jails_too_as_users_that_it_knows() {
+    assert!(can_become(), "this test begins as root");
+    let look = "id -u; awk '{print $2}' /proc/self/uid_map; cat /proc/net/dev | grep -c :";
+    let program = program("agentjail");
+    let words = [
+        "-c",
+        CONTAINER,
+        program.to_str().unwrap(),
+        "run",
+        "--best-effort",
+        "--",
+        "sh",
+        "-c",
+        look,
+    ];
+    let output = Command::new("python3").args(words).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    // The middle one of those, and a network of its own.
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1000\n32768\n1\n", "{said}");
+}
