@@ -52,14 +52,19 @@ pub struct Config {
 /// that containers are commonly given.
 pub const DEFAULT_HOST_ID: u32 = 1_878_982_656;
 
-/// [`DEFAULT_HOST_ID`]; where that is unknown (in a container, whose ids are few), the middle one of those that are known.
+/// [`DEFAULT_HOST_ID`]; where that is unknown (in a container, whose ids are few), one of those that are known. If they
+/// are too few for that, there will be no jail, and an error that says so.
 pub fn default_host_id() -> u32 {
-    static ID: LazyLock<u32> = LazyLock::new(|| {
-        let known = UidMap::own();
-        let (first, count) = known.largest();
-        if known.knows(DEFAULT_HOST_ID, 1) { DEFAULT_HOST_ID } else { first + count / 2 }
+    static ID: LazyLock<u32> = LazyLock::new(|| match UidMap::own().jails() {
+        (first, 1..) => first,
+        (_, 0) => DEFAULT_HOST_ID,
     });
     *ID
+}
+
+/// How many host ids jails may have from this one on.
+pub fn host_ids_from(first: u32) -> u32 {
+    UidMap::own().room_from(first)
 }
 
 impl Config {

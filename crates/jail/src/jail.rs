@@ -104,8 +104,8 @@ impl Outcome {
 pub struct Connector(Arc<Conversation>);
 
 impl Connector {
-    /// Connects to a port that something inside listens on, on the loopback interface. Refused where that is closed: in a
-    /// network without loopback, or an isolated one.
+    /// Connects to a port that something inside listens on, on the loopback interface. In a closed network (without
+    /// loopback, or isolated) it is refused where the jail's commands are: by Landlock.
     pub async fn connect(&self, port: u16) -> Result<TcpStream, OrderError> {
         let socket = self.0.socket(|request| Order::Connect { request, port }).await?;
         let stream = TcpStream::from_std(socket.into()).map_err(OrderError::Speak)?;
@@ -288,7 +288,7 @@ impl Jail {
         Connector(Arc::clone(&self.init.conversation))
     }
 
-    /// Binds one more socket inside, and hands it out. Refused where [`Jail::connect`] is.
+    /// Binds one more socket inside, and hands it out. In a closed network it is refused, as [`Jail::connect`] is.
     pub async fn listen(&self, listener: Listener) -> Result<OwnedFd, OrderError> {
         self.init.conversation.socket(|request| Order::Listen { request, listener }).await
     }

@@ -77,6 +77,7 @@ pub use builder::{Builder, Preset};
 pub use conversation::OrderError;
 pub use engine::{
     Config, DEFAULT_HOST_ID, Engine, SpawnError, Start, StartError, Stdin, default_host_id,
+    host_ids_from,
 };
 pub use jail::{Connector, Jail, Outcome, Running};
 pub use launch::cgroup::Statistics;

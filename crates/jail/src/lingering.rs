@@ -97,6 +97,10 @@ impl Lingering {
         inits.drain(..count).map(|(_, init)| init).collect()
     }
 
+    fn end_oldest(&self) {
+        drop(self.take(MOST, Instant::now().checked_sub(LONGEST)));
+    }
+
     fn lock(&self) -> MutexGuard<'_, VecDeque<(Instant, Arc<Init>)>> {
         self.inits.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,12 +113,13 @@ pub(crate) async fn end(lingering: Arc<Lingering>) {
         while !lingering.lock().is_empty() {
             let before = lingering.starts.load(Ordering::Relaxed);
             sleep(PAUSE).await;
-            drop(lingering.take(MOST, Instant::now().checked_sub(LONGEST)));
+            lingering.end_oldest();
             while lingering.starts.load(Ordering::Relaxed) == before {
                 if lingering.take(AT_ONCE, None).is_empty() {
                     break;
                 }
                 sleep(BETWEEN).await;
+                lingering.end_oldest();
             }
         }
     }

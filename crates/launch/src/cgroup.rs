@@ -97,6 +97,7 @@ pub(crate) trait Driver: fmt::Debug {
             jail: None,
             rests_until: None,
             limits: None,
+            is_watched: false,
             directories: self.instances().iter().flat_map(|instance| children(instance)).collect(),
         }
     }
@@ -124,6 +125,8 @@ pub(crate) struct Group {
     /// Not to be removed before: somebody will want to read what happened.
     pub(crate) rests_until: Option<Instant>,
     limits: Option<Limits>,
+    /// Whether its memory rings the alarm.
+    is_watched: bool,
     /// As this process reaches them; [`Place`] has the paths of the host.
     directories: Vec<PathBuf>,
 }
@@ -136,8 +139,11 @@ impl Group {
         self.directories.is_empty()
     }
 
-    /// Whether its memory is still counted apart.
-    pub(crate) fn has_memory(&self) -> bool {
+    /// Whether its memory is still counted apart, and the alarm will ring when that ends.
+    pub(crate) fn will_ring(&self) -> bool {
+        if !self.is_watched {
+            return false;
+        }
         let memory = self.place.memory.as_deref().and_then(Path::file_name);
         self.directories.iter().any(|directory| {
             directory.components().any(|part| part.as_os_str() == "memory")

@@ -93,7 +93,7 @@ pub(crate) fn run(inherited: Inherited, birthplace: &Birthplace) -> ! {
     if sys::close_all_but(&kept.map(AsFd::as_fd).collect::<Vec<_>>()).is_err() {
         sys::exit(1);
     }
-    if tie_to_launcher(&door).is_err() {
+    if tie_to_launcher().is_err() || !is_launcher_there(&door) {
         sys::exit(1);
     }
     // What a command expects; init itself writes to nothing that could raise one.
@@ -141,7 +141,7 @@ fn finish_house(
 ) -> Result<House, Fault> {
     become_the_jails_user()?;
     // The change of user has cleared it.
-    tie_to_launcher(door)?;
+    tie_to_launcher()?;
     house::build(shape)?;
     let mut behind = Behind::default();
     let stage = match calls {
@@ -149,8 +149,7 @@ fn finish_house(
         Some(calls) => {
             let workspace = house::finish(shape)?;
             confine::no_capabilities()?;
-            // If it fails, the start takes a little longer.
-            drop(rehearsal::rehearse(door));
+            rehearsal::rehearse(door);
             behind.filter(shape, birthplace)?;
             if shape.is_closed_early() {
                 behind.landlock(shape, birthplace)?;
@@ -286,17 +285,18 @@ fn join_cgroup(files: Vec<OwnedFd>) -> Result<(), Fault> {
     sys::unshare(sys::Namespaces::CGROUP).at("make a cgroup namespace")
 }
 
-/// The launcher's death is init's from here on, also if it came before and nothing was said that is still to be heard.
-fn tie_to_launcher(door: &OwnedFd) -> Result<(), Fault> {
+/// The launcher's death is init's from here on.
+fn tie_to_launcher() -> Result<(), Fault> {
     if !keeps(Protection::DeathSignal) {
         return Ok(());
     }
-    set_parent_process_death_signal(Some(Signal::KILL)).at("tie init to the launcher")?;
-    match recv(door, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Ok((_, 0)) => Err(rustix::io::Errno::PIPE).at("look for the launcher"),
-        // A word is waiting, or none is yet.
-        _ => Ok(()),
-    }
+    set_parent_process_death_signal(Some(Signal::KILL)).at("tie init to the launcher")
+}
+
+/// Whether the launcher was there still when init was tied to it: it has said its first word, or may yet.
+fn is_launcher_there(door: &OwnedFd) -> bool {
+    let first = recv(door, &mut [0_u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    !matches!(first, Ok((_, 0)))
 }
 
 fn become_the_jails_user() -> Result<(), Fault> {

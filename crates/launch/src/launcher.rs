@@ -198,7 +198,7 @@ impl Launcher {
                     let surplus = self.pool.remember(&shape, &spec.limits);
                     self.retire(surplus);
                     let surplus = self.pool.remember_network(&shape.network, &spec.limits);
-                    self.leave(surplus);
+                    self.retire_spares(surplus);
                 }
                 Ok(Some((Request::Inquire(jail), _))) => {
                     self.inquire(jail).at("answer the server")?;
@@ -290,7 +290,7 @@ impl Launcher {
         let surplus = self.pool.remember(&shape, &spec.limits);
         self.retire(surplus);
         let surplus = self.pool.remember_network(&shape.network, &spec.limits);
-        self.leave(surplus);
+        self.retire_spares(surplus);
         while let Some(blank) = self.pool.take(&shape) {
             match self.assign(blank, spec, descriptors, enforced.clone()) {
                 Err(fault) if is_gone(&fault) => {}
@@ -412,7 +412,7 @@ impl Launcher {
     /// The server is gone: so is everything it started.
     fn end(mut self) {
         let spares = self.pool.give_up_spares();
-        self.leave(spares);
+        self.retire_spares(spares);
         let blanks = self.pool.drain();
         self.retire(blanks);
         for ward in self.jails.values() {

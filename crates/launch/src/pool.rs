@@ -43,8 +43,8 @@ struct Wanted {
     network: Network,
     /// Those of the last jail that had it: likely those of the next.
     limits: Limits,
-    /// Not before it is used again: one of them died.
-    rests: bool,
+    /// One of them died: none is made before it is used again.
+    on_hold: bool,
 }
 
 struct Slot {
@@ -53,7 +53,9 @@ struct Slot {
     limits: Limits,
     blanks: Vec<Blank>,
     /// As of a network.
-    rests: bool,
+    on_hold: bool,
+    /// Whether it was used before, and not only now.
+    used_again: bool,
 }
 
 impl Pool {
@@ -69,12 +71,17 @@ impl Pool {
         let known = self.slots.iter().position(|slot| slot.shape == *shape);
         let mut slot = match known {
             Some(at) => self.slots.remove(at),
-            None => {
-                Slot { shape: shape.clone(), limits: *limits, blanks: Vec::new(), rests: false }
-            }
+            None => Slot {
+                shape: shape.clone(),
+                limits: *limits,
+                blanks: Vec::new(),
+                on_hold: false,
+                used_again: false,
+            },
         };
         slot.limits = *limits;
-        slot.rests = false;
+        slot.on_hold = false;
+        slot.used_again = known.is_some();
         self.slots.insert(0, slot);
         let most = MOST_SHAPES.min(self.size());
         let forgotten = self.slots.drain(most.min(self.slots.len())..);
@@ -96,11 +103,11 @@ impl Pool {
         if let Some(last) = self.networks.first_mut()
             && last.network == *network
         {
-            (last.limits, last.rests) = (*limits, false);
+            (last.limits, last.on_hold) = (*limits, false);
             return Vec::new();
         }
         self.networks.retain(|known| known.network != *network);
-        let wanted = Wanted { network: network.clone(), limits: *limits, rests: false };
+        let wanted = Wanted { network: network.clone(), limits: *limits, on_hold: false };
         self.networks.insert(0, wanted);
         self.networks.truncate(MOST_NETWORKS);
         let is_known =
@@ -132,7 +139,7 @@ impl Pool {
         let have = |known: &Wanted| {
             self.spares.iter().filter(|spare| spare.network == known.network).count()
         };
-        let lacking = self.networks.iter().find(|known| !known.rests && have(known) < share)?;
+        let lacking = self.networks.iter().find(|known| !known.on_hold && have(known) < share)?;
         Some((lacking.network.clone(), lacking.limits))
     }
 
@@ -155,13 +162,13 @@ impl Pool {
     /// A shape that has less than its share.
     pub(crate) fn wanted(&self) -> Option<(Shape, Limits)> {
         let share = self.share();
-        let slot = self.slots.iter().find(|slot| !slot.rests && slot.blanks.len() < share)?;
+        let slot = self.slots.iter().find(|slot| !slot.on_hold && slot.blanks.len() < share)?;
         Some((slot.shape.clone(), slot.limits))
     }
 
-    /// Whether the shape used last has no blank left: the next jail of it would be cold.
+    /// Whether the shape used last, and not for the first time, has no blank left: the next jail of it would be cold.
     pub(crate) fn is_dry(&self) -> bool {
-        let is_dry = |slot: &Slot| !slot.rests && slot.blanks.is_empty();
+        let is_dry = |slot: &Slot| slot.used_again && !slot.on_hold && slot.blanks.is_empty();
         self.share() > 0 && self.slots.first().is_some_and(is_dry)
     }
 
@@ -186,13 +193,13 @@ impl Pool {
         if let Some(at) = self.spares.iter().position(|spare| spare.pid == pid) {
             let dead = self.spares.swap_remove(at);
             for known in self.networks.iter_mut().filter(|known| known.network == dead.network) {
-                known.rests = true;
+                known.on_hold = true;
             }
             return dead.group;
         }
         self.slots.iter_mut().find_map(|slot| {
             let at = slot.blanks.iter().position(|blank| blank.pid == pid)?;
-            slot.rests = true;
+            slot.on_hold = true;
             slot.blanks.remove(at).group
         })
     }

@@ -85,11 +85,15 @@ impl Birthplace {
         }
         let (owner, jail) = mapping;
         let birth = Birth { namespaces: Namespaces::USER, cgroup: None };
+        let launcher = rustix::process::getpid();
         let (pid, child) = match sys::clone3(&birth).at("clone into a user namespace")? {
             Side::Child => loop {
                 // Doors among them, by which inits know that we are there.
                 drop(sys::close_all_but(&[]));
                 let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
+                if rustix::process::getppid() != Some(launcher) {
+                    sys::exit(1);
+                }
                 // Holds the namespace until its parent has it, and has killed us.
                 let _ = rustix::event::poll(&mut [], None);
             },

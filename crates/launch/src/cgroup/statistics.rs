@@ -48,7 +48,7 @@ impl Counters {
             directory.as_deref().map(|directory| self.read(directory, file)).unwrap_or_default()
         };
         let io = at(&place.io, "blkio.throttle.io_service_bytes");
-        // Both are in `usage_all`, too, but counted by ticks there: 0 or 4 ms for what took 1.
+        // All of it is exact here; its part in user mode is counted by ticks, as both are in `usage_all`.
         let cpu = number(&at(&place.cpu, "cpuacct.usage")) / 1000;
         let user = number(&at(&place.cpu, "cpuacct.usage_user")) / 1000;
         let oom = place.memory.as_deref().map(|at| self.oom_kills(at, Version::V1));

@@ -92,6 +92,7 @@ impl Driver for V1 {
             jail: None,
             rests_until: None,
             limits: None,
+            is_watched: false,
             directories: Vec::new(),
         };
         if let Some(path) = freezer {
@@ -123,6 +124,7 @@ impl Driver for V1 {
             group.join.push(tasks.at("open the cgroup's tasks")?.into());
             if *controller == "memory" {
                 self.watch_memory(&directory)?;
+                group.is_watched = true;
             }
         }
         Ok(())

@@ -92,6 +92,7 @@ impl Driver for V2 {
             jail: None,
             rests_until: None,
             limits: None,
+            is_watched: false,
             directories: vec![directory],
         };
         match opened {

@@ -48,24 +48,24 @@ impl Leftovers {
         (!self.groups.is_empty()).then_some(wait)
     }
 
-    /// Tries to remove a few. Gives how many of them had their memory counted apart: the kernel rings the alarm of a memory
-    /// group that is removed, too.
+    /// Tries to remove a few. Gives for how many of them the alarm rings: the kernel does that also when a memory group is
+    /// removed.
     pub(super) fn remove_some(&mut self) -> u64 {
         let now = Instant::now();
-        let mut uncounted = 0;
+        let mut rung = 0;
         self.goes_on = false;
         for _ in 0..AT_ONCE.min(self.groups.len()) {
             let Some(mut group) = self.groups.pop_front() else { break };
-            let counted = group.has_memory();
+            let watched = group.will_ring();
             let rests = group.rests_until.is_some_and(|until| until > now);
             let removed = !rests && group.remove();
-            uncounted += u64::from(counted && !group.has_memory());
+            rung += u64::from(watched && !group.will_ring());
             self.goes_on |= removed;
             if !removed {
                 self.groups.push_back(group);
             }
         }
-        uncounted
+        rung
     }
 
     /// Tries to remove all; whether none is left.

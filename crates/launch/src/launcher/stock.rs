@@ -20,7 +20,7 @@ impl Launcher {
             self.looked = Instant::now();
             if !self.pool.is_empty() && self.pool.is_under_pressure(Path::new(template::HOST)) {
                 let spares = self.pool.give_up_spares();
-                self.leave(spares);
+                self.retire_spares(spares);
                 let all = self.pool.drain();
                 return self.retire(all);
             }
@@ -54,7 +54,7 @@ impl Launcher {
         let Some((network, limits)) = self.pool.wanted_spare() else { return };
         if self.pool.is_under_pressure(Path::new(template::HOST)) {
             let spares = self.pool.give_up_spares();
-            return self.leave(spares);
+            return self.retire_spares(spares);
         }
         match self.spare(&network) {
             Ok(mut spare) => {
@@ -68,7 +68,7 @@ impl Launcher {
             Err(fault) => {
                 eprintln!("launcher: no spare: {fault}");
                 let spares = self.pool.give_up_spares();
-                self.leave(spares);
+                self.retire_spares(spares);
             }
         }
     }
@@ -81,7 +81,7 @@ impl Launcher {
     }
 
     /// The same for spares.
-    pub(super) fn leave(&mut self, spares: Vec<Spare>) {
+    pub(super) fn retire_spares(&mut self, spares: Vec<Spare>) {
         for Spare { pid, init, group, .. } in spares {
             self.dismiss(pid, init, group);
         }

@@ -265,6 +265,25 @@ async fn no_two_jails_have_one_owner_of_their_user_namespaces_nor_is_it_root() {
     engine.shutdown().await;
 }
 
+/// A message that is too long for a packet comes as an empty one, which is no end of the talk.
+#[tokio::test]
+async fn a_long_command_finds_its_way_cold_and_from_a_spare() {
+    let tools = tempfile::tempdir().unwrap();
+    e2e::cli::open_to_all(tools.path());
+    std::fs::write(tools.path().join("said"), "here\n").unwrap();
+    for pool in [Pool::NONE, Pool { size: 0, spares: 2, reserve_bytes: 0 }] {
+        let engine = engine(pool).await;
+        let script = format!("cat /opt/flavors/tools/said; : {}", "x".repeat(8 << 10));
+        for _ in 0..40 {
+            let (said, _) = run(&engine, sh(&script).flavor("tools", tools.path())).await;
+            assert_eq!(said, "here\n");
+            let (said, _) = run(&engine, sh(&script.replace("cat", "echo"))).await;
+            assert_eq!(said, "/opt/flavors/tools/said\n");
+        }
+        engine.shutdown().await;
+    }
+}
+
 /// A spare becomes what is asked for: anybody's, of any shape.
 #[tokio::test]
 async fn a_spare_becomes_anybodys_and_of_any_shape() {
