@@ -62,9 +62,13 @@ pub fn default_host_id() -> u32 {
     *ID
 }
 
-/// How many host ids jails may have from this one on.
+/// How many host ids jails may have from this one on. An ordinary user's jails all run as that user, whatever their id.
 pub fn host_ids_from(first: u32) -> u32 {
-    UidMap::own().room_from(first)
+    host_ids(&UidMap::own(), rustix::process::geteuid().is_root(), first)
+}
+
+fn host_ids(known: &UidMap, is_root: bool, first: u32) -> u32 {
+    if is_root { known.room_from(first) } else { u32::MAX }
 }
 
 impl Config {
@@ -442,5 +446,17 @@ fn never_ready(why: Refusal) -> SpawnError {
     match why {
         Refusal::Refused(fault) => refusal(fault),
         Refusal::Died { oom } => SpawnError::Died { oom },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordinary_user_in_a_container_has_room_for_every_tenant() {
+        let one = UidMap::parse("1000 1000 1\n");
+        assert_eq!(host_ids(&one, false, DEFAULT_HOST_ID), u32::MAX);
+        assert_eq!(host_ids(&one, true, DEFAULT_HOST_ID), 0);
     }
 }

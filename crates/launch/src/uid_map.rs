@@ -20,7 +20,7 @@ impl UidMap {
     }
 
     /// Lines of `/proc/<pid>/uid_map`.
-    pub(crate) fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let extent = |line: &str| {
             let mut numbers = line.split_whitespace().map(str::parse);
             let (first, _, count) =
